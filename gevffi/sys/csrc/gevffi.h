@@ -1,0 +1,111 @@
+/* gevffi.h: all that Python may call. It is the only header Python sees.
+ *
+ * cffi reads the part between the two cdef marks, so nothing there may need the preprocessor.
+ * Every function returns a count or 0, or -errno; none calls back into Python, and all may be
+ * called without the GIL. Sizes are bytes, times are milliseconds of the monotonic clock.
+ *
+ * The parts, one C file (or two) each:
+ *   calls.c         readv, writev, accept4, eventfd, one system call at a time
+ *   poller_epoll.c  epoll itself, and the poller that the reactor and gevffi.sys.Poller share
+ *   pool.c ring.c   mirrored memory
+ *   conn.c output.c idle.c reactor.c   the loop
+ */
+#ifndef GEVFFI_H
+#define GEVFFI_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* cdef begin */
+
+/* ---- single system calls (calls.c) ---------------------------------------------------- */
+
+typedef struct gev_piece {
+    void *base;
+    size_t size;
+} gev_piece;
+
+/* readv(2) and writev(2) over any number of pieces; more than IOV_MAX are done in turns, and a
+ * turn that comes back short ends the call. writev never raises SIGPIPE. */
+ssize_t gev_readv(int fd, const gev_piece *pieces, size_t count);
+ssize_t gev_writev(int fd, const gev_piece *pieces, size_t count);
+/* accept4(2): *size is the room at `address` and becomes the length of the peer's address. */
+int gev_accept4(int fd, int flags, uint8_t *address, uint32_t *size);
+int gev_eventfd(unsigned int initial, int flags);
+int gev_eventfd_read(int fd, uint64_t *value);
+int gev_eventfd_write(int fd, uint64_t value);
+
+/* ---- epoll, one call at a time (poller_epoll.c) ---------------------------------------- */
+
+int gev_epoll_create(int flags);
+int gev_epoll_ctl(int epfd, int operation, int fd, uint32_t events, uint64_t data);
+/* Fills events[i] and data[i]; returns how many. */
+int gev_epoll_wait(int epfd, uint32_t *events, uint64_t *data, int room, int timeout_ms);
+
+/* ---- the poller (poller_epoll.c) -------------------------------------------------------- */
+
+enum { GEV_READ = 1, GEV_WRITE = 2, GEV_ERROR = 4, GEV_HANGUP = 8 };
+
+typedef struct gev_poller gev_poller;
+typedef struct gev_event {
+    uint64_t token;
+    uint32_t ready;    /* GEV_READ | GEV_WRITE | GEV_ERROR | GEV_HANGUP */
+} gev_event;
+
+/* `room`: the most events one wait returns. */
+int gev_poller_open(gev_poller **poller, int room);
+void gev_poller_close(gev_poller *poller);
+/* `interest` is GEV_READ | GEV_WRITE, 0 for neither; level-triggered. `token` must not be
+ * UINT64_MAX. */
+int gev_poller_add(gev_poller *poller, int fd, uint64_t token, int interest);
+int gev_poller_modify(gev_poller *poller, int fd, uint64_t token, int old_interest, int interest);
+int gev_poller_remove(gev_poller *poller, int fd, int interest);
+/* Waits (timeout_ms < 0: for ever) and returns the number of events, 0 after a time-out or a
+ * wake, -EINTR after a signal. A wake asked for before or during the wait ends it. */
+int gev_poller_wait(gev_poller *poller, int timeout_ms);
+const gev_event *gev_poller_events(const gev_poller *poller);
+/* From any thread. Costs a system call only when the poller's thread sleeps or is about to, and
+ * only the first time until that thread has come back. */
+int gev_poller_wake(gev_poller *poller);
+
+/* ---- mirrored memory (pool.c, ring.c) --------------------------------------------------- */
+
+typedef struct gev_pool gev_pool;
+typedef struct gev_ring {
+    uint8_t *base;     /* 2 * size bytes: the second half is the first half again */
+    size_t size;       /* bytes; a power of two, a page at least */
+    gev_pool *pool;
+    struct gev_ring *next;
+    uint64_t offset;   /* where in the pool's file */
+    int file;
+} gev_ring;
+
+typedef struct gev_pool_stats {
+    uint64_t used_bytes;   /* in rings that somebody holds */
+    uint64_t used_rings;
+    uint64_t warm_bytes;   /* in free rings that keep their pages */
+    uint64_t rings;        /* ever carved */
+    uint64_t mappings;     /* kernel mappings they cost */
+} gev_pool_stats;
+
+/* `max_bytes` bounds what is held at one time, `max_rings` what is ever carved (the kernel counts
+ * mappings), `warm_bytes` what free rings may keep. */
+int gev_pool_open(gev_pool **pool, uint64_t max_bytes, uint64_t max_rings, uint64_t warm_bytes);
+/* Unmaps everything. Nobody may hold a ring. */
+void gev_pool_close(gev_pool *pool);
+/* A ring of at least `size` bytes. Its contents are undefined. Thread-safe.
+ * -ENOBUFS: over the pool's bounds; -ENOMEM, -ENOSPC, -EMFILE: the machine has no more. */
+int gev_pool_take(gev_pool *pool, size_t size, gev_ring **ring);
+/* Gives a ring back to its pool. Thread-safe. */
+void gev_ring_give(gev_ring *ring);
+void gev_pool_read_stats(gev_pool *pool, gev_pool_stats *stats);
+/* fork(2): lock before it, unlock in the parent, drop in the child. A dropped pool's memory turns
+ * into private zeros, gives nothing out any more (-ESTALE), and still takes rings back. */
+void gev_pool_lock(gev_pool *pool);
+void gev_pool_unlock(gev_pool *pool);
+void gev_pool_drop(gev_pool *pool);
+
+/* cdef end */
+
+#endif
