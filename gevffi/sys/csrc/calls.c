@@ -10,6 +10,9 @@
  *      pieces    [0 ........ IOV_MAX-1][IOV_MAX ...... 2*IOV_MAX-1][...]
  *      turns      one readv or writev    the next, if that was full
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* accept4 */
+#endif
 #include "gevffi.h"
 
 #include <errno.h>
@@ -54,9 +57,9 @@ static int fill(struct iovec *vector, const gev_piece *pieces, size_t count)
     return filled;
 }
 
-/* writev(2) for what is not a socket. A write to a broken pipe may move some bytes and raise SIGPIPE
- * all the same, so every short one looks for the signal. One that was pending before the call stays:
- * it is not ours. */
+/* writev(2) for what is not a socket. A write to a broken pipe may move some bytes and raise
+ * SIGPIPE all the same, so every short one looks for the signal. One that was pending before the
+ * call stays: it is not ours. */
 static ssize_t writev_quietly(int fd, const struct iovec *vector, int count, ssize_t wanted)
 {
     sigset_t sigpipe, before, pending;
@@ -85,9 +88,10 @@ ssize_t gev_readv(int fd, const gev_piece *pieces, size_t count)
     ssize_t total = total_size(pieces, count);
     if (total < 0)
         return total;
+    if (total == 0)
+        return result_of(readv(fd, vector, 0));
     ssize_t done = 0;
-    size_t next = 0;
-    do {
+    for (size_t next = 0; next < count && done < total;) {
         /* A blocking descriptor must not keep back what earlier turns have read. */
         struct pollfd more = {.fd = fd, .events = POLLIN};
         if (done > 0 && poll(&more, 1, 0) <= 0)
@@ -101,7 +105,7 @@ ssize_t gev_readv(int fd, const gev_piece *pieces, size_t count)
         next += (size_t)turn;
         if (got < wanted)
             break;
-    } while (next < count);
+    }
     return done;
 }
 

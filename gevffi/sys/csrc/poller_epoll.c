@@ -17,10 +17,11 @@
  *   5  exchange(wake_pending, 0)
  *
  * All of it is sequentially consistent. Either (a) comes before (2), and the loop does not block;
- * or (1) comes before (b), and the eventfd is written. A wake between (4) and (5) writes nothing and
- * need not: the wait is over, and (5), reading what (a) wrote, makes all that the waker did before it
- * visible to the loop. A wait that fails (a signal) skips (5), so that the wake ends the next one. A
- * waker that stops between (a) and (b) may write late; then one later wait returns 0 too early.
+ * or (1) comes before (b), and the eventfd is written. A wake between (4) and (5) writes nothing
+ * and need not: the wait is over, and (5), reading what (a) wrote, makes all that the waker did
+ * before it visible to the loop. A wait that fails (a signal) skips (5), so that the wake ends the
+ * next one. A waker that stops between (a) and (b) may write late; then one later wait returns 0
+ * too early.
  */
 #include "gevffi.h"
 
