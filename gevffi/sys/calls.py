@@ -1,0 +1,149 @@
+"""Reading, writing, accepting and eventfds: one system call each, nothing kept in between.
+
+The buffers given to `readv` and `writev` are not copied: `ffi.from_buffer` takes their addresses and
+holds them in place for the length of the call. It also holds them if the call raises and somebody
+keeps the traceback, and a held `bytearray` cannot be resized; so they are let go by hand.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from os import EFD_CLOEXEC, EFD_NONBLOCK
+from socket import SOCK_CLOEXEC, SOCK_NONBLOCK
+from typing import TYPE_CHECKING, Any
+
+from gevffi._ffi import ffi, lib
+from gevffi.sys.errors import retry
+from gevffi.sys.sockaddr import Address, decode_sockaddr
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+# sizeof(struct sockaddr_storage), which holds an address of any family.
+_ADDRESS_ROOM = 128
+
+
+def readv(fd: int, buffers: Iterable[WriteableBuffer]) -> int:
+    """Read into `buffers`, one after the other, as far as there is something to read. readv(2).
+
+    Args:
+        fd: what to read from.
+        buffers: writable, contiguous buffers, as many as you like. More than `IOV_MAX` (1024) are
+            read in turns, the later ones only while there is more to read at once; so a datagram
+            socket, where every turn is a datagram, should be given no more than that.
+
+    Returns:
+        The number of bytes, 0 at the end of the stream (or when the buffers have no room).
+
+    Raises:
+        BufferError: a buffer is read-only or not contiguous.
+        TypeError: a buffer is not a buffer.
+        OSError: `BlockingIOError` when a non-blocking descriptor has nothing to read, and the rest
+            of readv(2).
+    """
+    return _transfer("readv", lib.gev_readv, fd, buffers)
+
+
+def writev(fd: int, buffers: Iterable[ReadableBuffer]) -> int:
+    """Write `buffers`, one after the other, as far as there is room. writev(2).
+
+    A broken pipe or connection is a `BrokenPipeError` and never a SIGPIPE, whatever the process has
+    set for that signal.
+
+    Args:
+        fd: what to write to.
+        buffers: contiguous buffers, as many as you like. More than `IOV_MAX` (1024) are written in
+            turns; on a datagram socket every turn is a datagram.
+
+    Returns:
+        The number of bytes, less than there were when the descriptor took no more.
+
+    Raises:
+        BufferError: a buffer is not contiguous.
+        TypeError: a buffer is not a buffer.
+        OSError: `BlockingIOError` when a non-blocking descriptor takes nothing,
+            `BrokenPipeError`, and the rest of writev(2).
+    """
+    return _transfer("writev", lib.gev_writev, fd, buffers)
+
+
+def _transfer(call: str, function: Any, fd: int, buffers: Iterable[Any]) -> int:
+    writable = call == "readv"
+    held: list[Any] = []
+    try:
+        for buffer in buffers:
+            try:
+                held.append(ffi.from_buffer("char[]", buffer, require_writable=writable))
+            except (TypeError, BufferError) as exc:
+                raise type(exc)(f"{call}: buffer {len(held)}: {exc}") from None
+        pieces = ffi.new("gev_piece[]", [(view, len(view)) for view in held])
+        return retry(call, function, fd, pieces, len(held))
+    finally:
+        for view in held:
+            ffi.release(view)
+
+
+def accept4(fd: int, flags: int = SOCK_NONBLOCK | SOCK_CLOEXEC) -> tuple[int, Address]:
+    """Accept a connection on the listening TCP or Unix socket `fd`. accept4(2).
+
+    Args:
+        flags: for the new descriptor, `SOCK_NONBLOCK` and `SOCK_CLOEXEC`; both by default.
+
+    Returns:
+        The new descriptor, which is the caller's to close, and the peer's address.
+
+    Raises:
+        OSError: `BlockingIOError` when a non-blocking socket has no connection waiting, and the rest
+            of accept4(2).
+        ValueError: the socket is of another family; the connection is closed.
+    """
+    address = ffi.new("uint8_t[]", _ADDRESS_ROOM)
+    size = ffi.new("uint32_t *", _ADDRESS_ROOM)
+    accepted = retry("accept4", lib.gev_accept4, fd, flags, address, size)
+    try:
+        return accepted, decode_sockaddr(bytes(ffi.buffer(address, size[0])))
+    except ValueError:
+        os.close(accepted)
+        raise
+
+
+def eventfd(initial: int = 0, flags: int = EFD_CLOEXEC | EFD_NONBLOCK) -> int:
+    """Create an eventfd, a counter that can be polled, and return its descriptor. eventfd(2).
+
+    Args:
+        initial: the counter's first value, 0 to 2**32 - 1.
+        flags: `EFD_CLOEXEC` and `EFD_NONBLOCK`, both by default, and `EFD_SEMAPHORE`.
+
+    Raises:
+        ValueError: `initial` is out of that range.
+        OSError: see eventfd(2).
+    """
+    if not 0 <= initial < 2**32:
+        raise ValueError(f"eventfd: initial must be 0 to 2**32 - 1, not {initial}")
+    return retry("eventfd", lib.gev_eventfd, initial, flags)
+
+
+def eventfd_read(fd: int) -> int:
+    """Return the counter of the eventfd `fd` and set it to 0 (count it down, if a semaphore).
+
+    Raises:
+        OSError: `BlockingIOError` when the counter is 0 and the descriptor non-blocking, EINVAL when
+            `fd` is something else.
+    """
+    value = ffi.new("uint64_t *")
+    retry("eventfd_read", lib.gev_eventfd_read, fd, value)
+    return int(value[0])
+
+
+def eventfd_write(fd: int, value: int = 1) -> None:
+    """Add `value`, 0 to 2**64 - 2, to the counter of the eventfd `fd`.
+
+    Raises:
+        ValueError: `value` is out of that range.
+        OSError: `BlockingIOError` when the counter would pass 2**64 - 2 and the descriptor is
+            non-blocking.
+    """
+    if not 0 <= value <= 2**64 - 2:
+        raise ValueError(f"eventfd_write: value must be 0 to 2**64 - 2, not {value}")
+    retry("eventfd_write", lib.gev_eventfd_write, fd, value)
