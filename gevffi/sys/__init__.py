@@ -1,13 +1,13 @@
 """The system-call layer: what gevffi asks of the kernel, one call at a time.
 
 A server does not need this package: the reactor makes the same calls in batches, from C. It is for
-those who build something else, for tests, and for finding out what the kernel says. Each name is the
-name of the system call, with the manual page's arguments and Python's manners:
+those who build something else, for tests, and for finding out what the kernel says. Each name is
+the name of the system call, with the manual page's arguments and Python's manners:
 
 * A call that fails raises the `OSError` subclass for its errno, and the message names the call:
   ``BlockingIOError: [Errno 11] readv: Resource temporarily unavailable``.
-* A call that a signal interrupts is taken up again after the handler has run (:pep:`475`), with what
-  is left of its time-out; a handler that raises ends it.
+* A call that a signal interrupts is taken up again after the handler has run (:pep:`475`), with
+  what is left of its time-out; a handler that raises ends it.
 * Descriptors are plain integers, and the caller closes them. All are created close-on-exec, and
   those that can be are non-blocking, unless `flags` says otherwise.
 * The GIL is free while the kernel works. Buffers are passed by address and not copied.

@@ -1,8 +1,9 @@
 """Reading, writing, accepting and eventfds: one system call each, nothing kept in between.
 
-The buffers given to `readv` and `writev` are not copied: `ffi.from_buffer` takes their addresses and
-holds them in place for the length of the call. It also holds them if the call raises and somebody
-keeps the traceback, and a held `bytearray` cannot be resized; so they are let go by hand.
+The buffers given to `readv` and `writev` are not copied: `ffi.from_buffer` takes their addresses
+and holds them in place for the length of the call. It would also hold them for as long as somebody
+keeps the traceback of a call that raised, and a held `bytearray` cannot be resized; so they are let
+go by hand.
 """
 
 from __future__ import annotations
@@ -69,14 +70,15 @@ def writev(fd: int, buffers: Iterable[ReadableBuffer]) -> int:
 
 
 def _transfer(call: str, function: Any, fd: int, buffers: Iterable[Any]) -> int:
-    writable = call == "readv"
+    writable = function is lib.gev_readv
     held: list[Any] = []
     try:
-        for buffer in buffers:
-            try:
-                held.append(ffi.from_buffer("char[]", buffer, require_writable=writable))
-            except (TypeError, BufferError) as exc:
-                raise type(exc)(f"{call}: buffer {len(held)}: {exc}") from None
+        try:
+            held.extend(
+                ffi.from_buffer("char[]", item, require_writable=writable) for item in buffers
+            )
+        except (TypeError, BufferError) as exc:
+            raise type(exc)(f"{call}: buffer {len(held)}: {exc}") from None
         pieces = ffi.new("gev_piece[]", [(view, len(view)) for view in held])
         return retry(call, function, fd, pieces, len(held))
     finally:
@@ -94,8 +96,8 @@ def accept4(fd: int, flags: int = SOCK_NONBLOCK | SOCK_CLOEXEC) -> tuple[int, Ad
         The new descriptor, which is the caller's to close, and the peer's address.
 
     Raises:
-        OSError: `BlockingIOError` when a non-blocking socket has no connection waiting, and the rest
-            of accept4(2).
+        OSError: `BlockingIOError` when a non-blocking socket has no connection waiting, and the
+            rest of accept4(2).
         ValueError: the socket is of another family; the connection is closed.
     """
     address = ffi.new("uint8_t[]", _ADDRESS_ROOM)
@@ -128,8 +130,8 @@ def eventfd_read(fd: int) -> int:
     """Return the counter of the eventfd `fd` and set it to 0 (count it down, if a semaphore).
 
     Raises:
-        OSError: `BlockingIOError` when the counter is 0 and the descriptor non-blocking, EINVAL when
-            `fd` is something else.
+        OSError: `BlockingIOError` when the counter is 0 and the descriptor non-blocking, EINVAL
+            when `fd` is something else.
     """
     value = ffi.new("uint64_t *")
     retry("eventfd_read", lib.gev_eventfd_read, fd, value)

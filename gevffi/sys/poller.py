@@ -1,18 +1,18 @@
 """Poller: which descriptors are ready, told by tokens that are never used twice.
 
 A descriptor is a small number that the kernel hands out again as soon as it is free, so an event
-that names a descriptor may be about one that is gone. `Poller.add` therefore answers with a token, a
-serial number, and events carry the token. What follows from that:
+that names a descriptor may be about one that is gone. `Poller.add` therefore answers with a token,
+a serial number: a generation that counts for all descriptors together. Events carry the token, and:
 
 * An event of a token that was removed, found by the same wait or a later one, is dropped.
-* Epoll keeps a registration for as long as any duplicate of the descriptor is open (dup(2), fork(2)):
-  closing the number does not end it, and afterwards nothing can. Its events then still carry the old
-  token. They are reported while that token is registered, and dropped once it is removed or its
-  number is added again; they never appear under the token of another descriptor.
+* Epoll keeps a registration for as long as any duplicate of the descriptor is open (dup(2),
+  fork(2)): closing the number does not end it, and afterwards nothing can. Its events still carry
+  the old token. They are reported while that token is registered, and dropped once it is removed or
+  its number is added again; they never appear under the token of another descriptor.
 
-So remove a descriptor before closing it. A Poller notices the slip when it can: adding a number that
-it still has under an old token (which the kernel only allows after a close) retires that token, and
-removing a token after the close raises what the kernel says.
+So remove a descriptor before closing it. A Poller notices the slip when it can: adding a number
+that it still has under an old token (which the kernel only allows after a close) retires that
+token, and removing a token after the close raises what the kernel says.
 
 Level-triggered: what is ready and left alone is reported by every wait.
 """
@@ -88,8 +88,8 @@ class Poller:
         """Watch the descriptor of `token` for `interest` from now on.
 
         Raises:
-            ValueError: `token` is not registered, `interest` has other bits than `READ` and `WRITE`,
-                or the poller is closed.
+            ValueError: `token` is not registered, `interest` has other bits than `READ` and
+                `WRITE`, or the poller is closed.
             OSError: the descriptor was closed.
         """
         poller = self._open()
