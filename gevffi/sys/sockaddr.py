@@ -19,9 +19,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 _NATIVE: Literal["little", "big"] = sys.byteorder
+
+_MAPPED = bytes(10) + b"\xff\xff"
 
 
 class Address(NamedTuple):
@@ -38,6 +40,13 @@ class Address(NamedTuple):
 
     host: str
     port: int | None
+
+    @classmethod
+    def of(cls, name: Any) -> Address:
+        """Make one of what `socket.getsockname` returns."""
+        if isinstance(name, tuple):
+            return cls(name[0], name[1])
+        return cls(os.fsdecode(name), None)
 
     def __str__(self) -> str:
         if self.port is None:
@@ -63,7 +72,10 @@ def decode_sockaddr(raw: bytes) -> Address:
     if family == socket.AF_INET and len(raw) >= 8:
         return Address(socket.inet_ntop(socket.AF_INET, raw[4:8]), int.from_bytes(raw[2:4], "big"))
     if family == socket.AF_INET6 and len(raw) >= 28:
-        host = socket.inet_ntop(socket.AF_INET6, raw[8:24])
+        if raw[8:20] == _MAPPED:  # an IPv4 peer of a dual-stack listener, RFC 4291 2.5.5.2
+            host = socket.inet_ntop(socket.AF_INET, raw[20:24])
+        else:
+            host = socket.inet_ntop(socket.AF_INET6, raw[8:24])
         scope = int.from_bytes(raw[24:28], _NATIVE)
         if scope:
             host = f"{host}%{scope}"

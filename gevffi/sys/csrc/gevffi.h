@@ -106,6 +106,98 @@ void gev_pool_lock(gev_pool *pool);
 void gev_pool_unlock(gev_pool *pool);
 void gev_pool_drop(gev_pool *pool);
 
+/* ---- the loop (reactor.c, conn.c, output.c, idle.c) -------------------------------------- */
+
+typedef struct gev_loop gev_loop;
+
+typedef struct gev_limits {
+    gev_pool *pool;
+    int32_t max_events;          /* served in one turn */
+    uint32_t read_budget;        /* bytes read from one connection in one turn */
+    uint32_t write_high_water;   /* unsent bytes that pause reading; half of it resumes */
+    uint32_t write_limit;        /* unsent bytes that close */
+    int64_t idle_ms;             /* without a byte in or out; 0: for ever */
+} gev_limits;
+
+/* Why a connection closed. The order is that of gevffi.CloseReason. */
+enum {
+    GEV_REASON_EOF, GEV_REASON_RESET, GEV_REASON_LOCAL, GEV_REASON_IDLE,
+    GEV_REASON_PROTOCOL_ERROR, GEV_REASON_FRAME_TOO_LARGE, GEV_REASON_SLOW_CONSUMER,
+    GEV_REASON_HANDLER_ERROR, GEV_REASON_TIMEOUT, GEV_REASON_SHUTDOWN, GEV_REASON_NO_MEMORY
+};
+
+/* What happened to a connection besides bytes; bits of gev_turn.change_what. */
+enum {
+    GEV_CHANGE_EOF = 1,          /* the peer will send no more */
+    GEV_CHANGE_HIGH_WATER = 2,
+    GEV_CHANGE_DRAINED = 4,      /* under half of the high water again */
+    GEV_CHANGE_SENT = 8,         /* the position of gev_conn_notify was reached */
+    GEV_CHANGE_CLOSED = 16       /* the last thing that is ever said of a connection */
+};
+
+/* What one gev_loop_poll found. The arrays have room for max_events entries. */
+typedef struct gev_turn {
+    int32_t frames;
+    int32_t changes;
+    int32_t accepted;
+    int32_t accept_error;        /* errno that made a listener pause, 0 for none */
+    int32_t accept_listener;     /* which one */
+    uint32_t used;               /* the arena is filled up to here */
+    int32_t *frame_slot;         /* frame i came from this slot */
+    uint32_t *frame_start;       /* and is arena[start:end] */
+    uint32_t *frame_end;
+    int32_t *change_slot;
+    int32_t *change_what;
+    int32_t *change_reason;      /* with GEV_CHANGE_CLOSED */
+    int32_t *accepted_fd;
+    int32_t *accepted_listener;
+    uint32_t *accepted_size;     /* length of the peer's address, at most 112 */
+    uint8_t *accepted_address;   /* 112 bytes each */
+} gev_turn;
+
+int gev_loop_open(gev_loop **loop, const gev_limits *limits);
+/* Closes every connection at once and frees the loop. Listeners stay their owner's. */
+void gev_loop_close(gev_loop *loop);
+gev_turn *gev_loop_turn(gev_loop *loop);
+/* Where to read into from now on. */
+void gev_loop_arena(gev_loop *loop, uint8_t *base, uint32_t size);
+/* One turn: waits (timeout_ms < 0: for ever), accepts, reads into arena[start:], flushes.
+ * Returns the number of frames. What it reports stays valid until the next call. */
+int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms);
+/* From any thread: ends the wait under way, or the next one. */
+int gev_loop_wake(gev_loop *loop);
+
+/* A listening, non-blocking socket; returns its number. */
+int gev_loop_listen(gev_loop *loop, int fd);
+int gev_loop_unlisten(gev_loop *loop, int listener);
+/* Goes on accepting after accept_error. */
+int gev_loop_resume_accept(gev_loop *loop, int listener);
+
+/* Takes over a connected, non-blocking socket; returns its token: generation << 32 | slot.
+ * After an error the descriptor is still the caller's. */
+int64_t gev_loop_adopt(gev_loop *loop, int fd);
+
+/* Sends pieces, each to the connection tokens[i], in order: blob[ends[i-1]:ends[i]]; or, where
+ * tokens[i] is negative, the next of `large` to the connection ~tokens[i]. The pieces of one
+ * connection leave together. What the kernel does not take is copied. Pieces for connections that
+ * are gone are dropped. */
+int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *tokens, const uint32_t *ends,
+                  const uint8_t *blob, const gev_piece *large);
+
+/* All of these give -ENOTCONN for a connection that has closed. */
+/* Stops reading, sends what waits, then closes. 1: it is closed already. 0: later. */
+int gev_conn_close(gev_loop *loop, int64_t token, int reason);
+/* Drops what waits and resets the connection. */
+int gev_conn_abort(gev_loop *loop, int64_t token, int reason);
+int gev_conn_read(gev_loop *loop, int64_t token, int on);
+int gev_conn_shutdown_write(gev_loop *loop, int64_t token);
+/* Bytes that wait for the kernel, and bytes ever given to gev_loop_send. */
+int64_t gev_conn_pending(gev_loop *loop, int64_t token);
+int64_t gev_conn_queued(gev_loop *loop, int64_t token);
+/* Asks for GEV_CHANGE_SENT once the kernel has taken all bytes up to `position`. */
+int gev_conn_notify(gev_loop *loop, int64_t token, int64_t position);
+int gev_conn_fd(gev_loop *loop, int64_t token);
+
 /* cdef end */
 
 #endif

@@ -1,0 +1,48 @@
+"""gevffi: reactor-style TCP servers on cffi, Go's gev reborn for Python.
+
+    import gevffi
+
+    class Echo(gevffi.Handler):
+        def on_message(self, conn, ctx, data):
+            return data
+
+    gevffi.Server(Echo(), "127.0.0.1:1833").start()
+
+`Handler` is what one writes, `Server` what one starts, `Connection` what one gets. The system calls
+underneath are in `gevffi.sys`, the ring buffer in `gevffi.ringbuf`.
+"""
+
+from gevffi.balance import Balance, LeastConnections, RoundRobin
+from gevffi.connection import CloseReason, Connection
+from gevffi.handler import Handler
+from gevffi.listener import parse_address
+from gevffi.loop import EventLoop
+from gevffi.options import Options
+from gevffi.protocol import FrameTooLargeError, Protocol, ProtocolError, Raw
+from gevffi.ringbuf import ReadBuffer, RingBuffer
+from gevffi.server import Server
+from gevffi.sys.sockaddr import Address
+from gevffi.timers import Timer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Address",
+    "Balance",
+    "CloseReason",
+    "Connection",
+    "EventLoop",
+    "FrameTooLargeError",
+    "Handler",
+    "LeastConnections",
+    "Options",
+    "Protocol",
+    "ProtocolError",
+    "Raw",
+    "ReadBuffer",
+    "RingBuffer",
+    "RoundRobin",
+    "Server",
+    "Timer",
+    "parse_address",
+]

@@ -1,0 +1,61 @@
+"""`python -m gevffi`: a server in one command."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from typing import Any
+
+from gevffi import Connection, Handler, Server
+
+
+class Echo(Handler):
+    """Sends back what it gets."""
+
+    def on_message(self, conn: Connection, ctx: Any, data: Any) -> Any:
+        """Return the message."""
+        return data
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    top = argparse.ArgumentParser(prog="python -m gevffi", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    echo = commands.add_parser("echo", help="send back what comes in")
+    echo.add_argument("--address", default="127.0.0.1:1833", help="default: %(default)s")
+    echo.add_argument("--loops", type=int, default=1, help="event loops; default: %(default)s")
+    echo.add_argument("--reuse-port", action="store_true", help="a listening socket per loop")
+    echo.add_argument(
+        "--idle-time",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="close connections silent for so long; default: never",
+    )
+    echo.add_argument("--protocol", choices=["raw"], default="raw", help="default: %(default)s")
+    return top
+
+
+def main() -> int:
+    """Run the server until Ctrl-C or SIGTERM; return the exit status."""
+    arguments = parser().parse_args()
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    try:
+        server = Server(
+            Echo(),
+            arguments.address,
+            loops=arguments.loops,
+            reuse_port=arguments.reuse_port,
+            idle_time=arguments.idle_time,
+        )
+        server.run_after(0, lambda: print(f"listening on {server.address}", flush=True))
+        server.start()
+    except (ValueError, OSError) as exc:
+        print(f"gevffi: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,332 @@
+"""One connection, as handlers see it.
+
+A `Connection` is small and owns no buffer: unsent output waits in C, received bytes belong to the
+loop's arena, and only a protocol written in Python that left an unfinished frame behind has a ring
+here. Its states:
+
+    open ──close()──▶ closing (sends what waits, up to `close_timeout`) ──▶ closed
+      └────────────────abort(), the peer, an error, a limit─────────────────▶ closed
+
+`on_close` is called on the way into `closed`, once. Methods marked "from any thread" are queued
+when another thread calls them, in order, and the loop is woken; the rest belongs to the loop.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from gevffi.handler import Handler
+from gevffi.protocol import Protocol, Raw, Receive
+from gevffi.sys.sockaddr import Address, decode_sockaddr
+
+if TYPE_CHECKING:
+    from gevffi.loop import EventLoop
+    from gevffi.ringbuf import RingBuffer
+    from gevffi.timers import Timer
+
+_serial = count(1)
+
+
+class CloseReason(Enum):
+    """Why a connection closed; what `on_close` is told. Values are those of `gevffi.h`."""
+
+    EOF = 0
+    """The peer ended its side, and all that was to be sent has been sent."""
+    RESET = 1
+    """The peer reset the connection, or vanished while bytes were on their way to it."""
+    LOCAL = 2
+    """`close()` or `abort()` was called here."""
+    IDLE = 3
+    """No byte came or went for `idle_time`."""
+    PROTOCOL_ERROR = 4
+    """The peer sent what its protocol forbids."""
+    FRAME_TOO_LARGE = 5
+    """A frame was, or would have been, over the limit."""
+    SLOW_CONSUMER = 6
+    """Unsent bytes passed `write_limit`."""
+    HANDLER_ERROR = 7
+    """A callback of the handler, or the protocol, raised."""
+    TIMEOUT = 8
+    """The kernel gave up on the peer, or a deadline passed."""
+    SHUTDOWN = 9
+    """The loop or the server stopped."""
+    NO_MEMORY = 10
+    """There was no memory for what had to be kept."""
+
+
+def _discard(_conn: Connection, _ctx: Any, _data: memoryview) -> None:
+    """What a connection does with bytes once it is closing."""
+
+
+class Connection:
+    """A connection of a loop. Made by the loop; handlers get it in every callback."""
+
+    __slots__ = (
+        "__weakref__",
+        "_cutting",
+        "_deadline",
+        "_handler",
+        "_local",
+        "_loop",
+        "_on_sent",
+        "_packet",
+        "_peer",
+        "_pending_input",
+        "_receive",
+        "_state",
+        "_token",
+        "_values",
+        "context",
+        "id",
+    )
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        token: int,
+        peer: bytes,
+        handler: Handler,
+        protocol: Protocol,
+        receive: Receive,
+    ) -> None:
+        self.id = next(_serial)
+        """A number no other connection of this process has."""
+        self.context: Any = None
+        """The user's, for whatever belongs to this connection."""
+        self._loop = loop
+        self._token = token
+        self._peer: bytes | Address = peer
+        self._local: Address | None = None
+        self._handler = handler
+        self._receive = receive
+        self._packet: Callable[[Connection, Any], Any] | None = (
+            None if type(protocol) is Raw else protocol.packet
+        )
+        self._state = OPEN
+        self._cutting = True  # a protocol may take frames: open, and not paused
+        self._pending_input: RingBuffer | None = None
+        self._on_sent: deque[tuple[int, Callable[[Connection], object]]] | None = None
+        self._deadline: Timer | None = None
+        self._values: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.id} {self.peer_address}{_STATE_NAMES[self._state]}>"
+
+    # ---- sending -----------------------------------------------------------------------------
+
+    def send(self, data: Any, on_sent: Callable[[Connection], object] | None = None) -> None:
+        """Send `data` through the protocol's `packet` (gev: Send). From any thread.
+
+        The caller may reuse its buffer as soon as this returns. On a connection that is closing
+        or closed this does nothing: a peer may leave at any moment, and `on_close` tells.
+
+        Args:
+            data: bytes-like; with a protocol of one's own, whatever its `packet` takes.
+            on_sent: called with the connection, on its loop's thread, when the kernel has taken
+                all of `data`; not called if the connection closes before.
+
+        Raises:
+            TypeError: `data` is not bytes-like (and no protocol makes it so).
+        """
+        loop = self._loop
+        if loop.in_loop():
+            self._send(data, on_sent)
+            return
+        if self._packet is None or isinstance(data, (bytearray, memoryview)):
+            data = bytes(memoryview(data))
+        loop.call_soon_threadsafe(self._send_guarded, data, on_sent)
+
+    def _send_guarded(self, data: Any, on_sent: Callable[[Connection], object] | None) -> None:
+        try:
+            self._send(data, on_sent)
+        except Exception as exc:  # the thread that sent it is long gone; `packet` is to blame
+            self._loop._failed(self, exc)
+
+    def _send(self, data: Any, on_sent: Callable[[Connection], object] | None) -> None:
+        if self._state != OPEN:
+            return
+        self._send_packet(data)
+        if on_sent is not None:
+            loop = self._loop
+            loop._outbox.flush()
+            if self._on_sent is None:
+                self._on_sent = deque()
+            position = loop._reactor.queued(self._token)
+            self._on_sent.append((position, on_sent))
+            if len(self._on_sent) == 1:
+                loop._reactor.notify(self._token, position)
+
+    def _send_packet(self, reply: Any) -> None:
+        add = self._loop._outbox.add
+        packet = self._packet
+        if packet is not None:
+            reply = packet(self, reply)
+            if type(reply) is tuple:
+                for piece in reply:
+                    add(self._token, piece)
+                return
+        add(self._token, reply)
+
+    def shutdown_write(self) -> None:
+        """End our side once what waits is sent; go on receiving (gev: ShutdownWrite).
+
+        From any thread. See shutdown(2), SHUT_WR.
+        """
+        self._in_loop(self._shutdown_write)
+
+    def _shutdown_write(self) -> None:
+        if self._state == OPEN:
+            self._loop._outbox.flush()
+            self._loop._reactor.shutdown_write(self._token)
+
+    # ---- receiving -----------------------------------------------------------------------------
+
+    def pause_reading(self) -> None:
+        """Deliver no more messages until `resume_reading`; the kernel holds the peer back.
+
+        What was read in this turn is still delivered by `Raw`. From any thread.
+        """
+        self._in_loop(self._set_reading, False)
+
+    def resume_reading(self) -> None:
+        """Deliver messages again. From any thread."""
+        self._in_loop(self._set_reading, True)
+
+    def _set_reading(self, on: bool) -> None:
+        if self._state == OPEN and on != self._cutting:
+            self._cutting = on
+            self._loop._reactor.set_reading(self._token, on)
+            if on and self._pending_input is not None:
+                self._loop.call_soon_threadsafe(self._loop._cut_again, self)
+
+    def _drop_input(self) -> None:
+        pending, self._pending_input = self._pending_input, None
+        if pending is not None:
+            pending.close()
+
+    # ---- closing -------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Send what waits, then close (gev: Close). From any thread; harmless when repeated.
+
+        No message is delivered any more. If the peer has not taken everything within
+        `close_timeout` seconds, the rest is dropped.
+        """
+        self._in_loop(self._close, CloseReason.LOCAL)
+
+    def abort(self) -> None:
+        """Drop what waits and reset the connection at once. From any thread."""
+        self._in_loop(self._abort, CloseReason.LOCAL)
+
+    def _close(self, reason: CloseReason) -> None:
+        if self._state == OPEN:
+            self._stop_receiving()
+            self._loop._close_after_flush(self, reason)
+
+    def _abort(self, reason: CloseReason) -> None:
+        if self._state != CLOSED:
+            self._stop_receiving()
+            self._loop._reactor.abort_connection(self._token, reason.value)
+
+    def _stop_receiving(self) -> None:
+        self._state = CLOSING
+        self._cutting = False
+        self._receive = _discard
+
+    def _closed(self) -> None:
+        """The descriptor is gone: let go of all that belongs to it."""
+        self._stop_receiving()
+        self._state = CLOSED
+        self._drop_input()
+        self._on_sent = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _in_loop(self, call: Callable[..., object], *args: Any) -> None:
+        if self._loop.in_loop():
+            call(*args)
+        else:
+            self._loop.call_soon_threadsafe(call, *args)
+
+    def _fire_sent(self) -> None:
+        """Call the `on_sent` callbacks whose bytes the kernel has taken."""
+        waiting = self._on_sent
+        reactor = self._loop._reactor
+        sent = reactor.queued(self._token) - reactor.pending(self._token)
+        while waiting and waiting[0][0] <= sent:
+            waiting.popleft()[1](self)
+        if waiting:
+            reactor.notify(self._token, waiting[0][0])
+
+    # ---- what is known of it -------------------------------------------------------------------
+
+    @property
+    def loop(self) -> EventLoop:
+        """The loop it belongs to."""
+        return self._loop
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is open: neither closed nor about to be."""
+        return self._state == OPEN
+
+    @property
+    def peer_address(self) -> Address:
+        """Who is at the other end (gev: PeerAddr). Known also after the close."""
+        if type(self._peer) is bytes:
+            self._peer = decode_sockaddr(self._peer)
+        return self._peer  # type: ignore[return-value]
+
+    @property
+    def local_address(self) -> Address | None:
+        """Our end; None when it is first asked for after the close."""
+        fd = self.fileno()
+        if self._local is None and fd >= 0:
+            borrowed = socket.socket(fileno=fd)
+            try:
+                self._local = Address.of(borrowed.getsockname())
+            finally:
+                borrowed.detach()
+        return self._local
+
+    def fileno(self) -> int:
+        """The descriptor, -1 when closed. The loop's: set options on it, but leave its bytes."""
+        return -1 if self._state == CLOSED else self._loop._reactor.fileno(self._token)
+
+    @property
+    def read_buffer_length(self) -> int:
+        """Bytes of an unfinished frame (gev: ReadBufferLength)."""
+        pending = self._pending_input
+        return 0 if pending is None else len(pending)
+
+    @property
+    def write_buffer_length(self) -> int:
+        """Unsent bytes that wait for the peer (gev: WriteBufferLength)."""
+        return 0 if self._state == CLOSED else self._loop._reactor.pending(self._token)
+
+    # ---- gev's key-value context ---------------------------------------------------------------
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep `value` under `key` (gev: Set)."""
+        if self._values is None:
+            self._values = {}
+        self._values[key] = value
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """What was kept under `key`, or `default` (gev: Get)."""
+        return default if self._values is None else self._values.get(key, default)
+
+    def delete(self, key: str) -> None:
+        """Forget what was kept under `key`, if anything (gev: Delete)."""
+        if self._values is not None:
+            self._values.pop(key, None)
+
+
+OPEN, CLOSING, CLOSED = range(3)
+_STATE_NAMES = ("", " closing", " closed")

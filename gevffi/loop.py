@@ -1,0 +1,412 @@
+"""The event loop: one thread, one turn after the other.
+
+          C, GIL free                          Python                             C, GIL free
+ ┌──────────────────────────────┐   ┌─────────────────────────────────┐   ┌──────────────────────┐
+ │ epoll_wait                   │   │ accepted -> on_connect          │   │ for each connection  │
+ │ accept4 new connections      │   │ frames   -> on_message -> reply │   │   one sendmsg, or    │
+ │ recv each ready socket       ├──▶│ changes  -> on_drain, on_close  ├──▶│   keep the rest and  │
+ │   into the arena             │   │ calls from threads, timers      │   │   arm for writable   │
+ │ flush what is writable       │   │                                 │   │                      │
+ └──────────────────────────────┘   └─────────────────────────────────┘   └──────────────────────┘
+
+A turn crosses into C twice however many connections are ready, and spends a handful of Python
+steps on a message: look the connection up, slice, call, append the reply. `_deliver` is that inner
+loop, and everything else is arranged so that it may stay as short as it is: a connection that is
+closing has a `_receive` that discards, so nobody tests for it; a connection with a protocol has one
+that cuts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from gevffi.arena import Arena
+from gevffi.connection import CLOSING, OPEN, CloseReason, Connection
+from gevffi.handler import Handler
+from gevffi.options import Options
+from gevffi.outbox import LARGE, Outbox
+from gevffi.protocol import FrameTooLargeError, Protocol, ProtocolError, Receive
+from gevffi.sys.memory import default_pool
+from gevffi.sys.reactor import Accepted, Change, Reactor
+from gevffi.timers import Timer, TimerQueue, check_delay
+
+logger = logging.getLogger("gevffi")
+
+_REASONS = tuple(sorted(CloseReason, key=lambda reason: int(reason.value)))
+_ACCEPT_PAUSE = 0.1
+"""Seconds a listener rests when the process is out of descriptors."""
+_EMPTY = memoryview(b"")
+
+
+class EventLoop:
+    """A reactor for the thread that calls `run`.
+
+    Args:
+        options: limits and sizes; the defaults of `Options` when None.
+        name: shown in logs.
+
+    Raises:
+        OSError: the kernel gave no descriptor.
+        MemoryError: there is no memory for the arena.
+    """
+
+    def __init__(self, options: Options | None = None, *, name: str = "loop") -> None:
+        self.options = options or Options()
+        self.name = name
+        pool = default_pool()
+        self._reactor = Reactor(
+            pool,
+            max_events=self.options.max_events,
+            read_budget=self.options.read_budget,
+            write_high_water=self.options.write_high_water,
+            write_limit=self.options.write_limit,
+            idle_ms=round(self.options.idle_time * 1000),
+        )
+        self._arena = Arena(
+            self._reactor, pool, self.options.arena_size, self.options.max_leases
+        )
+        self._outbox = Outbox(self._reactor, self._arena)
+        self._timers = TimerQueue()
+        self._conns: list[Connection | None] = []  # by slot
+        self._accepting: dict[int, Callable[[Accepted], object]] = {}  # by listener
+        self._resting: set[int] = set()  # listeners that ran out of descriptors
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._closing: list[tuple[Connection, CloseReason]] = []
+        self._lock = threading.Lock()  # what other threads queue, against the end of the loop
+        self._given = 0  # connections ever given to this loop, under the lock
+        self._ended = 0  # and ever closed, on its thread
+        self._thread: int | None = None
+        self._stopping = False
+        self._finished = False
+        self.connection_count = 0
+        """Open connections. From any thread."""
+
+    # ---- running -------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run in this thread until `stop`; then close everything and free the loop.
+
+        Raises:
+            RuntimeError: the loop has run before.
+        """
+        if self._thread is not None:
+            raise RuntimeError(f"{self.name} has been run before; make a new loop")
+        self._thread = threading.get_ident()
+        try:
+            while not self._stopping or self.connection_count:
+                self._turn()
+        finally:
+            self._finish()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End `run`. From any thread; harmless when repeated, the shorter timeout counts.
+
+        Listeners stop accepting and every connection closes as by `close()`, with
+        `CloseReason.SHUTDOWN`. Connections that have not taken what was unsent within `timeout`
+        seconds are aborted.
+        """
+        check_delay("timeout", timeout, zero=True)
+        self.call_soon_threadsafe(self._stop, timeout)
+
+    def _stop(self, timeout: float) -> None:
+        self._stopping = True
+        for listener in list(self._accepting):
+            self.unlisten(listener)
+        for conn in self._open():
+            conn._close(CloseReason.SHUTDOWN)
+        self.call_later(timeout, self._abort_all)
+
+    def _abort_all(self) -> None:
+        for conn in self._open():
+            conn._abort(CloseReason.SHUTDOWN)
+
+    def _open(self) -> list[Connection]:
+        return [conn for conn in self._conns if conn is not None]
+
+    def _finish(self) -> None:
+        # Nothing is left to close unless the loop is torn down by an exception.
+        for slot, conn in enumerate(self._conns):
+            if conn is not None:
+                self._on_closed(slot, conn, CloseReason.SHUTDOWN)
+        with self._lock:
+            self._finished = True
+        for call, args in self._calls:
+            if call == self._adopt:  # a connection on its way here
+                os.close(args[0])
+        self._calls.clear()
+        self._conns.clear()
+        self._reactor.close()
+
+    def in_loop(self) -> bool:
+        """Whether the calling thread is the one this loop runs on."""
+        return self._thread == threading.get_ident()
+
+    @property
+    def load(self) -> int:
+        """Connections given to this loop and not closed yet. From any thread."""
+        return self._given - self._ended
+
+    @property
+    def leases(self) -> int:
+        """Arenas that only views kept by handlers hold. From any thread."""
+        return self._arena.leases
+
+    # ---- calls and timers ------------------------------------------------------------------------
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call `callback(*args)` in the loop's next turn. From any thread.
+
+        Calls run in the order they were made here. The loop is woken once, however many are
+        queued. After the loop has ended this does nothing.
+        """
+        if self.in_loop():
+            self._calls.append((callback, args))
+            return
+        with self._lock:
+            if not self._finished:
+                self._calls.append((callback, args))
+                self._reactor.wake()
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
+        """Call `callback(*args)` once, in `delay` seconds. On the loop's thread, or before `run`.
+
+        Raises:
+            ValueError: `delay` is negative or not finite.
+            RuntimeError: called from another thread.
+        """
+        check_delay("delay", delay, zero=True)
+        return self.schedule(Timer(callback, args), delay)
+
+    def call_every(self, interval: float, callback: Callable[..., object], *args: Any) -> Timer:
+        """Call `callback(*args)` every `interval` seconds until cancelled. Threads and errors as
+        for `call_later`; an interval of 0 is refused too."""
+        check_delay("interval", interval, zero=False)
+        return self.schedule(Timer(callback, args, interval), interval)
+
+    def schedule(self, timer: Timer, delay: float) -> Timer:
+        """Start a timer that is not running yet. Threads as for `call_later`."""
+        if self._thread is not None and not self.in_loop():
+            raise RuntimeError(
+                f"timers belong to the thread of {self.name}; "
+                "from another one use call_soon_threadsafe"
+            )
+        self._timers.add(timer, delay)
+        return timer
+
+    # ---- listeners and connections ---------------------------------------------------------------
+
+    def listen(self, fd: int, on_accept: Callable[[Accepted], object]) -> int:
+        """Accept from a listening, non-blocking socket. On the loop's thread, or before `run`.
+
+        `on_accept` owns the descriptor it is given; see `give`. Returns the listener's number.
+        """
+        listener = self._reactor.listen(fd)
+        self._accepting[listener] = on_accept
+        return listener
+
+    def unlisten(self, listener: int) -> None:
+        """Accept from it no more; closing the socket is its owner's."""
+        del self._accepting[listener]
+        self._reactor.unlisten(listener)
+
+    def give(
+        self, fd: int, peer: bytes, handler: Handler, protocol: Protocol, receive: Receive
+    ) -> None:
+        """Have the loop take over a connected, non-blocking socket. From any thread.
+
+        The descriptor is the loop's from now on, which closes it also when it cannot take it.
+
+        Args:
+            fd: the descriptor.
+            peer: the peer's address, a raw `struct sockaddr`.
+            handler: gets its callbacks, beginning with `on_connect`.
+            protocol: dresses its replies.
+            receive: `gevffi.protocol.receiver(handler, protocol, ...)`, made once for all.
+        """
+        with self._lock:
+            self._given += 1
+            if self._finished:
+                self._ended += 1
+                os.close(fd)
+                return
+            if not self.in_loop():
+                self._calls.append((self._adopt, (fd, peer, handler, protocol, receive)))
+                self._reactor.wake()
+                return
+        self._adopt(fd, peer, handler, protocol, receive)
+
+    def _adopt(
+        self, fd: int, peer: bytes, handler: Handler, protocol: Protocol, receive: Receive
+    ) -> None:
+        if self._stopping:
+            self._ended += 1
+            os.close(fd)
+            return
+        try:
+            token = self._reactor.adopt(fd)
+        except OSError:
+            self._ended += 1
+            os.close(fd)
+            raise
+        conn = Connection(self, token, peer, handler, protocol, receive)
+        slot = token & 0xFFFFFFFF
+        if slot >= len(self._conns):
+            self._conns.extend([None] * (slot + 1 - len(self._conns)))
+        self._conns[slot] = conn
+        self.connection_count += 1
+        self._guard(conn, handler.on_connect)
+
+    # ---- a turn ------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        reactor = self._reactor
+        calls = self._calls
+        frames = reactor.poll(self._arena.start, 0 if calls else self._timers.timeout_ms())
+        changes, accepted, used = reactor.turn()
+        if accepted:
+            self._accept(reactor.accepted(accepted))
+        if frames:
+            self._deliver(frames, used)
+        if changes:
+            self._apply(changes)
+        for _ in range(len(calls)):
+            call, args = calls.popleft()
+            try:
+                call(*args)
+            except Exception as exc:
+                self._log(exc)
+        self._timers.run_due(self._log)
+        self._outbox.flush()
+        if self._closing:
+            self._close_flushed()
+        self._arena.settle(used)
+        error = reactor.accept_error()
+        if error:
+            self._rest(*error)
+
+    def _deliver(self, frames: int, used: int) -> None:
+        conns = self._conns
+        outbox = self._outbox
+        view = self._arena.view(used)
+        blob, tokens, ends = outbox.blob, outbox.tokens, outbox.ends
+        for slot, start, end in self._reactor.frames(frames):
+            conn: Any = conns[slot]
+            try:
+                reply = conn._receive(conn, None, view[start:end])
+                if reply is not None:
+                    if len(reply) < LARGE:
+                        blob += reply
+                        tokens.append(conn._token)
+                        ends.append(len(blob))
+                    else:
+                        outbox.add_large(conn._token, reply)
+            except Exception as exc:
+                self._failed(conn, exc)
+
+    def _cut_again(self, conn: Connection) -> None:
+        """After `resume_reading`: what a protocol had left in the buffer."""
+        try:
+            conn._receive(conn, None, _EMPTY)
+        except Exception as exc:
+            self._failed(conn, exc)
+
+    def _apply(self, changes: int) -> None:
+        for slot, what, reason in self._reactor.changes(changes):
+            conn = self._conns[slot]
+            assert conn is not None
+            handler = conn._handler
+            if what & Change.HIGH_WATER:
+                self._guard(conn, handler.on_high_water)
+            if what & Change.DRAINED:
+                self._guard(conn, handler.on_drain)
+            if what & Change.SENT:
+                self._guard(conn, Connection._fire_sent)
+            if what & Change.CLOSED:
+                self._on_closed(slot, conn, _REASONS[reason])
+            elif what & Change.EOF and conn._state == OPEN and not self._guard(conn, handler.on_eof):
+                conn._close(CloseReason.EOF)
+
+    def _on_closed(self, slot: int, conn: Connection, reason: CloseReason) -> None:
+        conn._closed()
+        self._conns[slot] = None
+        self.connection_count -= 1
+        self._ended += 1
+        try:
+            conn._handler.on_close(conn, reason)
+        except Exception as exc:
+            self._report(conn, exc)
+
+    # ---- closing -------------------------------------------------------------------------------------
+
+    def _close_after_flush(self, conn: Connection, reason: CloseReason) -> None:
+        self._closing.append((conn, reason))
+
+    def _close_flushed(self) -> None:
+        closing, self._closing = self._closing, []
+        for conn, reason in closing:
+            if conn._state == CLOSING and not self._reactor.close_connection(
+                conn._token, reason.value
+            ):
+                conn._deadline = self.call_later(
+                    self.options.close_timeout, conn._abort, CloseReason.TIMEOUT
+                )
+
+    # ---- accepting -----------------------------------------------------------------------------------
+
+    def _accept(self, accepted: list[Accepted]) -> None:
+        for connection in accepted:
+            on_accept = self._accepting.get(connection.listener)
+            if on_accept is None:  # unlistened by a callback of this very turn
+                os.close(connection.fd)
+                continue
+            if connection.listener in self._resting:
+                self._resting.discard(connection.listener)
+                logger.warning("%s: accepting again", self.name)
+            try:
+                on_accept(connection)
+            except Exception as exc:
+                self._log(exc)
+
+    def _rest(self, error: int, listener: int) -> None:
+        if listener not in self._resting:
+            self._resting.add(listener)
+            logger.warning(
+                "%s: cannot accept connections for now: %s", self.name, os.strerror(error)
+            )
+        self.call_later(_ACCEPT_PAUSE, self._accept_again, listener)
+
+    def _accept_again(self, listener: int) -> None:
+        if listener in self._accepting:
+            self._reactor.resume_accept(listener)
+
+    # ---- errors --------------------------------------------------------------------------------------
+
+    def _guard(self, conn: Connection, callback: Callable[[Connection], Any]) -> Any:
+        """Call back; an exception costs this connection only."""
+        try:
+            return callback(conn)
+        except Exception as exc:
+            self._failed(conn, exc)
+
+    def _failed(self, conn: Connection, exc: Exception) -> None:
+        if isinstance(exc, ProtocolError):  # the peer's fault, not the program's
+            too_large = isinstance(exc, FrameTooLargeError)
+            logger.info("connection %s: %s", conn, exc)
+            conn._close(CloseReason.FRAME_TOO_LARGE if too_large else CloseReason.PROTOCOL_ERROR)
+        else:
+            self._report(conn, exc)
+            conn._close(CloseReason.HANDLER_ERROR)
+
+    def _report(self, conn: Connection, exc: Exception) -> None:
+        try:
+            conn._handler.on_error(conn, exc)
+        except Exception as failure:
+            self._log(failure)
+
+    def _log(self, exc: Exception) -> None:
+        logger.error("%s: %r", self.name, exc, exc_info=exc)

@@ -1,0 +1,135 @@
+"""How bytes become messages and replies become bytes.
+
+A protocol cuts what has arrived into messages (`unpacket`) and dresses what is to be sent
+(`packet`), gev's two halves. `Raw` does neither and costs nothing. A protocol written in Python is
+any subclass of `Protocol`; an `Unpacker` drives it, one per server, in gev's way: `unpacket` is
+called until it yields nothing, each message goes to `on_message`, each reply through `packet`.
+
+A protocol sees new bytes where they were received, as a `ReadBuffer` over that part of the arena.
+Only when it leaves an unfinished message behind does the connection get a ring of its own, from
+the pool, until that message is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gevffi.handler import Handler
+from gevffi.ringbuf import ReadBuffer, RingBuffer
+
+if TYPE_CHECKING:
+    from gevffi.connection import Connection
+
+Receive = Callable[["Connection", Any, memoryview], Any]
+"""Takes what was read for a connection; returns what is to be sent as it is, or None."""
+
+
+_NO_LIMIT = 1 << 31  # the ring need not count: an unfinished frame is measured here
+
+
+class ProtocolError(Exception):
+    """The peer sent what its protocol forbids; closes it with CloseReason.PROTOCOL_ERROR."""
+
+
+class FrameTooLargeError(ProtocolError):
+    """A frame is over the limit; closes the connection with CloseReason.FRAME_TOO_LARGE."""
+
+
+class Protocol:
+    """Base of protocols written in Python (gev: Protocol). One object serves all connections.
+
+    Both methods run on the thread of the connection's loop.
+    """
+
+    def unpacket(self, conn: Connection, buffer: ReadBuffer) -> tuple[Any, Any]:
+        """Take the next message out of `buffer` (gev: UnPacket).
+
+        Args:
+            conn: whose bytes they are.
+            buffer: all bytes of the connection not taken yet. Valid during the call only; views
+                of it (`peek`, `virtual_read`) stay valid for as long as they are kept.
+
+        Returns:
+            `(ctx, data)`, which `on_message` gets; `(None, None)` for "not enough yet", and then
+            nothing may have been taken (a virtual read is reverted).
+
+        Raises:
+            ProtocolError: these bytes are not of this protocol. Any other exception counts as the
+                protocol's own fault and closes with CloseReason.HANDLER_ERROR.
+        """
+        raise NotImplementedError
+
+    def packet(self, conn: Connection, reply: Any) -> Any:
+        """Dress a reply: return a bytes-like object, or a tuple of them (gev: Packet).
+
+        The default sends it as it is.
+        """
+        return reply
+
+
+class Raw(Protocol):
+    """No framing: a message is whatever bytes were there. The default."""
+
+    def unpacket(self, conn: Connection, buffer: ReadBuffer) -> tuple[Any, Any]:
+        """Take everything."""
+        if buffer.is_empty:
+            return None, None
+        data = buffer.peek()
+        buffer.retrieve_all()
+        return None, data
+
+
+class Unpacker:
+    """Drives a protocol written in Python for one handler."""
+
+    def __init__(self, handler: Handler, protocol: Protocol, frame_limit: int) -> None:
+        self._unpacket = protocol.unpacket
+        self._on_message = handler.on_message
+        self._frame_limit = frame_limit
+
+    def receive(self, conn: Connection, _ctx: Any, data: memoryview) -> None:
+        """Cut what was read, together with what was left from before."""
+        pending = conn._pending_input
+        if pending is None:
+            buffer = ReadBuffer(data)
+            self._cut(conn, buffer)
+            if buffer and conn.connected:
+                ring = RingBuffer(capacity=len(buffer), limit=_NO_LIMIT)
+                ring.write(buffer.peek())
+                conn._pending_input = ring
+        else:
+            pending.write(data)
+            self._cut(conn, pending)
+            if pending.is_empty:
+                conn._drop_input()
+
+    def _cut(self, conn: Connection, buffer: ReadBuffer) -> None:
+        unpacket, on_message = self._unpacket, self._on_message
+        while conn._cutting:
+            before = len(buffer)
+            ctx, data = unpacket(conn, buffer)
+            if ctx is None and data is None:
+                if before > self._frame_limit:
+                    raise FrameTooLargeError(
+                        f"an unfinished frame of {before} bytes or more, "
+                        f"frame_limit is {self._frame_limit}"
+                    )
+                buffer.virtual_revert()
+                return
+            if len(buffer) == before:
+                raise RuntimeError(
+                    f"{unpacket.__qualname__} returned a message but took nothing of the "
+                    f"{before} bytes in the buffer"
+                )
+            reply = on_message(conn, ctx, data)
+            if reply is not None:
+                conn._send_packet(reply)
+
+
+def receiver(handler: Handler, protocol: Protocol, frame_limit: int) -> Receive:
+    """What a loop calls with the bytes it has read for a connection."""
+    if type(protocol) is Raw:
+        receive: Receive = handler.on_message
+        return receive
+    return Unpacker(handler, protocol, frame_limit).receive

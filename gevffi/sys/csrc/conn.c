@@ -1,0 +1,316 @@
+/* conn.c: the table of connections, their interest in the poller, and how they close.
+ *
+ * A slot is taken by gev_conn_open and goes free in two steps: closing shuts the descriptor and
+ * lists GEV_CHANGE_CLOSED; the turn that reports it is the last to use the slot, and the next turn
+ * frees it. So whatever Python still holds for a slot is dropped before the slot means another
+ * connection, and the generation in the token catches what is dropped too late.
+ *
+ * A close that drains goes through these states:
+ *
+ *   open --close--> DRAINING --output gone--> shutdown(SHUT_WR)
+ *                                              | nothing unread, or the peer has ended: closed
+ *                                              | unread input: LINGERING --peer ends--> closed
+ *
+ * Lingering is there because close(2) with unread input sends a reset, and a reset destroys what
+ * the peer has received but not read yet (RFC 1122 4.2.2.13, RFC 9112 9.6). Its deadline is
+ * Python's.
+ */
+#include "conn.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+int64_t gev_now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+int gev_reason_of(int error)
+{
+    return error == ETIMEDOUT ? GEV_REASON_TIMEOUT : GEV_REASON_RESET;
+}
+
+int64_t gev_conn_token(const gev_loop *loop, const gev_conn *conn)
+{
+    return (int64_t)conn->generation << 32 | (conn - loop->conns);
+}
+
+gev_conn *gev_conn_at(gev_loop *loop, int64_t token)
+{
+    int64_t slot = token & 0xffffffff;
+    if (token < 0 || slot >= loop->capacity)
+        return NULL;
+    gev_conn *conn = &loop->conns[slot];
+    if (conn->generation != token >> 32 || conn->fd < 0)
+        return NULL;
+    return conn;
+}
+
+static int grow(gev_loop *loop)
+{
+    int32_t capacity = loop->capacity ? loop->capacity : 32;
+    if (capacity > INT32_MAX / 2 / (int32_t)sizeof(gev_conn))
+        return -ENOMEM;
+    capacity *= 2;
+    gev_conn *conns = realloc(loop->conns, (size_t)capacity * sizeof *conns);
+    if (!conns)
+        return -ENOMEM;
+    memset(conns + loop->capacity, 0, (size_t)(capacity - loop->capacity) * sizeof *conns);
+    for (int32_t slot = capacity - 1; slot >= loop->capacity; slot--) {
+        conns[slot].fd = -1;
+        conns[slot].next = loop->free_slot;
+        loop->free_slot = slot;
+    }
+    loop->conns = conns;
+    loop->capacity = capacity;
+    return 0;
+}
+
+int gev_conn_open(gev_loop *loop, int fd, gev_conn **result)
+{
+    if (loop->free_slot < 0) {
+        int error = grow(loop);
+        if (error)
+            return error;
+    }
+    gev_conn *conn = &loop->conns[loop->free_slot];
+    int64_t token = gev_conn_token(loop, conn);
+    int error = gev_poller_add(loop->poller, fd, (uint64_t)token, GEV_READ);
+    if (error)
+        return error;
+    loop->free_slot = conn->next;
+    *conn = (gev_conn){
+        .fd = fd, .generation = conn->generation, .interest = GEV_READ, .next = -1,
+        .idle_next = -1, .idle_prev = -1, .idle_bucket = -1, .first_piece = -1,
+        .active = gev_now_ms(),
+    };
+    gev_idle_add(loop, conn);
+    *result = conn;
+    return 0;
+}
+
+/* ---- interest ---------------------------------------------------------------------------- */
+
+bool gev_conn_reads(const gev_conn *conn)
+{
+    return !(conn->state & (CONN_PAUSED | CONN_CHOKED | CONN_EOF | CONN_DRAINING | CONN_CLOSED));
+}
+
+void gev_conn_watch(gev_loop *loop, gev_conn *conn)
+{
+    if (conn->state & CONN_CLOSED)
+        return;
+    int wanted = (gev_conn_reads(conn) || conn->state & CONN_LINGERING) ? GEV_READ : 0;
+    if (conn->out_size)
+        wanted |= GEV_WRITE;
+    int error = 0;
+    if (conn->state & CONN_UNWATCHED) {
+        if (!wanted)
+            return;
+        uint64_t token = (uint64_t)gev_conn_token(loop, conn);
+        error = gev_poller_add(loop->poller, conn->fd, token, wanted);
+        conn->state &= (uint16_t)~CONN_UNWATCHED;
+    } else if (wanted != conn->interest) {
+        uint64_t token = (uint64_t)gev_conn_token(loop, conn);
+        error = gev_poller_modify(loop->poller, conn->fd, token, conn->interest, wanted);
+    }
+    conn->interest = (uint8_t)wanted;
+    if (error)
+        gev_conn_close_now(loop, conn, GEV_REASON_NO_MEMORY);
+}
+
+void gev_conn_unwatch(gev_loop *loop, gev_conn *conn)
+{
+    gev_poller_remove(loop->poller, conn->fd, conn->interest);
+    conn->interest = 0;
+    conn->state |= CONN_UNWATCHED;
+}
+
+/* ---- changes ------------------------------------------------------------------------------- */
+
+void gev_conn_changed(gev_loop *loop, gev_conn *conn, uint32_t change)
+{
+    if (!conn->changes) {
+        int32_t slot = (int32_t)(conn - loop->conns);
+        conn->next = -1;
+        if (loop->last_changed < 0)
+            loop->first_changed = slot;
+        else
+            loop->conns[loop->last_changed].next = slot;
+        loop->last_changed = slot;
+    }
+    conn->changes |= change;
+}
+
+void gev_conn_report_changes(gev_loop *loop)
+{
+    gev_turn *turn = &loop->turn;
+    while (loop->first_changed >= 0 && turn->changes < loop->limits.max_events) {
+        int32_t slot = loop->first_changed;
+        gev_conn *conn = &loop->conns[slot];
+        turn->change_slot[turn->changes] = slot;
+        turn->change_what[turn->changes] = (int32_t)conn->changes;
+        turn->change_reason[turn->changes] = conn->reason;
+        turn->changes++;
+        conn->changes = 0;
+        loop->first_changed = conn->next;
+        if (loop->first_changed < 0)
+            loop->last_changed = -1;
+    }
+    loop->told = turn->changes;
+}
+
+void gev_conn_release_told(gev_loop *loop)
+{
+    for (int32_t i = 0; i < loop->told; i++) {
+        if (!(loop->turn.change_what[i] & GEV_CHANGE_CLOSED))
+            continue;
+        gev_conn *conn = &loop->conns[loop->turn.change_slot[i]];
+        conn->generation = (conn->generation + 1) & 0x7fffffff;
+        conn->next = loop->free_slot;
+        loop->free_slot = loop->turn.change_slot[i];
+    }
+    loop->told = 0;
+}
+
+/* ---- closing ------------------------------------------------------------------------------- */
+
+void gev_conn_close_now(gev_loop *loop, gev_conn *conn, int reason)
+{
+    if (conn->state & CONN_CLOSED)
+        return;
+    /* Out of the poller by hand: close(2) alone leaves the registration behind when the
+     * descriptor was duplicated, by a fork for one. */
+    if (!(conn->state & CONN_UNWATCHED))
+        gev_poller_remove(loop->poller, conn->fd, conn->interest);
+    close(conn->fd);
+    conn->fd = -1;
+    gev_output_drop(conn);
+    gev_idle_remove(loop, conn);
+    if (!(conn->state & CONN_DRAINING))
+        conn->reason = (uint8_t)reason;
+    conn->state |= CONN_CLOSED;
+    gev_conn_changed(loop, conn, GEV_CHANGE_CLOSED);
+}
+
+static void shut_write(gev_conn *conn)
+{
+    if (!(conn->state & CONN_WRITE_SHUT))
+        shutdown(conn->fd, SHUT_WR);
+    conn->state |= CONN_WRITE_SHUT;
+}
+
+void gev_conn_drained(gev_loop *loop, gev_conn *conn)
+{
+    if (conn->state & CONN_HALF_CLOSING)
+        shut_write(conn);
+    if (!(conn->state & CONN_DRAINING)) {
+        if (conn->state & CONN_WRITE_SHUT && conn->state & CONN_EOF)
+            gev_conn_close_now(loop, conn, GEV_REASON_EOF);
+        return;
+    }
+    if (!(conn->state & (CONN_EOF | CONN_BROKEN))) {
+        char byte;
+        shut_write(conn);
+        if (recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0) {
+            conn->state |= CONN_LINGERING;
+            gev_conn_watch(loop, conn);
+            return;
+        }
+    }
+    gev_conn_close_now(loop, conn, conn->reason);
+}
+
+int gev_conn_finish(gev_loop *loop, gev_conn *conn, int reason)
+{
+    if (!(conn->state & CONN_DRAINING)) {
+        conn->reason = (uint8_t)reason;
+        conn->state |= CONN_DRAINING;
+        if (conn->out_size)
+            gev_conn_watch(loop, conn);
+        else
+            gev_conn_drained(loop, conn);
+    }
+    return conn->state & CONN_CLOSED ? 1 : 0;
+}
+
+/* ---- one connection at a time, for Python -------------------------------------------------- */
+
+int gev_conn_close(gev_loop *loop, int64_t token, int reason)
+{
+    gev_conn *conn = gev_conn_at(loop, token);
+    return conn ? gev_conn_finish(loop, conn, reason) : -ENOTCONN;
+}
+
+int gev_conn_abort(gev_loop *loop, int64_t token, int reason)
+{
+    gev_conn *conn = gev_conn_at(loop, token);
+    if (!conn)
+        return -ENOTCONN;
+    struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    conn->state &= (uint16_t)~CONN_DRAINING; /* this reason is the true one */
+    gev_conn_close_now(loop, conn, reason);
+    return 0;
+}
+
+int gev_conn_read(gev_loop *loop, int64_t token, int on)
+{
+    gev_conn *conn = gev_conn_at(loop, token);
+    if (!conn)
+        return -ENOTCONN;
+    if (on)
+        conn->state &= (uint16_t)~CONN_PAUSED;
+    else
+        conn->state |= CONN_PAUSED;
+    gev_conn_watch(loop, conn);
+    return 0;
+}
+
+int gev_conn_shutdown_write(gev_loop *loop, int64_t token)
+{
+    gev_conn *conn = gev_conn_at(loop, token);
+    if (!conn)
+        return -ENOTCONN;
+    conn->state |= CONN_HALF_CLOSING;
+    if (!conn->out_size)
+        gev_conn_drained(loop, conn);
+    return 0;
+}
+
+int64_t gev_conn_pending(gev_loop *loop, int64_t token)
+{
+    gev_conn *conn = gev_conn_at(loop, token);
+    return conn ? (int64_t)conn->out_size : -ENOTCONN;
+}
+
+int64_t gev_conn_queued(gev_loop *loop, int64_t token)
+{
+    gev_conn *conn = gev_conn_at(loop, token);
+    return conn ? (int64_t)conn->queued : -ENOTCONN;
+}
+
+int gev_conn_notify(gev_loop *loop, int64_t token, int64_t position)
+{
+    gev_conn *conn = gev_conn_at(loop, token);
+    if (!conn)
+        return -ENOTCONN;
+    conn->notify_at = (uint64_t)position;
+    if (conn->queued - conn->out_size >= conn->notify_at) {
+        conn->notify_at = 0;
+        gev_conn_changed(loop, conn, GEV_CHANGE_SENT);
+    }
+    return 0;
+}
+
+int gev_conn_fd(gev_loop *loop, int64_t token)
+{
+    gev_conn *conn = gev_conn_at(loop, token);
+    return conn ? conn->fd : -ENOTCONN;
+}

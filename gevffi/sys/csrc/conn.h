@@ -1,0 +1,126 @@
+/* conn.h: what the files of the loop share: a connection, the table of them, the loop itself.
+ *
+ *   reactor.c   waits, accepts, reads          (calls conn, output, idle)
+ *   output.c    sends, keeps what waits        (calls conn)
+ *   idle.c      finds who has been silent      (calls conn)
+ *   conn.c      slots, interest, closing       (calls the poller and the pool)
+ *
+ * A connection costs this struct and nothing else in C while it is idle.
+ */
+#ifndef GEVFFI_CONN_H
+#define GEVFFI_CONN_H
+
+#include "gevffi.h"
+
+#include <stdbool.h>
+
+/* States of a connection: bits, since most of them are independent of each other. */
+enum {
+    CONN_PAUSED = 1,         /* the user wants no more input for now */
+    CONN_CHOKED = 2,         /* output is over the high water: no input until it drains */
+    CONN_EOF = 4,            /* the peer will send no more */
+    CONN_BROKEN = 8,         /* a send failed: output is pointless, input may still be there */
+    CONN_DRAINING = 16,      /* close once the output is gone */
+    CONN_HALF_CLOSING = 32,  /* shut the writing side down once the output is gone */
+    CONN_WRITE_SHUT = 64,    /* it is shut */
+    CONN_LINGERING = 128,    /* all is sent; waiting for the peer to stop sending */
+    CONN_UNWATCHED = 256,    /* taken out of the poller: it hung up and nobody reads */
+    CONN_CLOSED = 512        /* the descriptor is gone; the slot waits until Python was told */
+};
+
+typedef struct gev_conn {
+    int32_t fd;              /* -1: closed, or the slot is free */
+    uint32_t generation;     /* of the slot, so that an old token never reaches a new connection */
+    uint16_t state;
+    uint8_t interest;        /* as the poller has it */
+    uint8_t reason;
+    uint32_t changes;        /* GEV_CHANGE_ bits Python has yet to hear; 0: not in the list */
+    int32_t next;            /* in the list of changed slots, or of free ones */
+    int32_t idle_next;       /* neighbours in a bucket of the idle wheel, -1 at the ends */
+    int32_t idle_prev;
+    int32_t idle_bucket;     /* -1: in none */
+    int64_t active;          /* when a byte last came or went, milliseconds */
+    gev_ring *out;           /* unsent bytes; NULL when there are none */
+    uint32_t out_start;
+    uint32_t out_size;
+    uint64_t queued;         /* bytes ever given to send */
+    uint64_t notify_at;      /* 0: nobody asked */
+    int32_t first_piece;     /* chain through gev_loop.chain during one gev_loop_send */
+    int32_t last_piece;
+} gev_conn;
+
+typedef struct gev_listener {
+    int fd;                  /* -1: none */
+    bool watched;
+} gev_listener;
+
+typedef struct gev_link {
+    int32_t next;            /* piece of the same connection, -1 at the end */
+    int32_t large;           /* place among the large pieces, -1: it is in the blob */
+} gev_link;
+
+enum { IDLE_BUCKETS = 1024, IDLE_STEP_MS = 50 };
+
+struct gev_loop {
+    gev_limits limits;
+    gev_turn turn;
+    gev_poller *poller;
+    uint8_t *arena;
+    uint32_t arena_size;
+
+    gev_conn *conns;         /* the table; a slot is an index into it */
+    int32_t capacity;
+    int32_t free_slot;       /* list through gev_conn.next, -1 at the end */
+    int32_t first_changed;
+    int32_t last_changed;
+    int32_t told;            /* changes in the last turn; slots that closed in it go free next */
+
+    const gev_event *events; /* the ready list, served from `served` up to `ready` */
+    int served;
+    int ready;
+    int64_t now;             /* milliseconds; read once a turn */
+
+    gev_listener *listeners;
+    int32_t listener_count;
+
+    gev_link *chain;         /* the pieces of a gev_loop_send */
+    int32_t *senders;        /* slots that have pieces, in order */
+    int32_t chain_room;
+
+    int32_t idle_heads[IDLE_BUCKETS];
+    int64_t idle_tick;       /* buckets before this one have been looked at */
+    int32_t idle_count;
+};
+
+/* conn.c */
+int64_t gev_now_ms(void);
+gev_conn *gev_conn_at(gev_loop *loop, int64_t token);
+int64_t gev_conn_token(const gev_loop *loop, const gev_conn *conn);
+int gev_conn_open(gev_loop *loop, int fd, gev_conn **conn);
+bool gev_conn_reads(const gev_conn *conn);
+/* Brings the poller in line with what the connection's state wants. */
+void gev_conn_watch(gev_loop *loop, gev_conn *conn);
+void gev_conn_unwatch(gev_loop *loop, gev_conn *conn);
+void gev_conn_changed(gev_loop *loop, gev_conn *conn, uint32_t change);
+void gev_conn_close_now(gev_loop *loop, gev_conn *conn, int reason);
+/* The output is gone: does what was to be done then. */
+void gev_conn_drained(gev_loop *loop, gev_conn *conn);
+/* Starts a close; 1: it is done. */
+int gev_conn_finish(gev_loop *loop, gev_conn *conn, int reason);
+void gev_conn_report_changes(gev_loop *loop);
+void gev_conn_release_told(gev_loop *loop);
+int gev_reason_of(int error);
+
+/* output.c */
+void gev_output_flush(gev_loop *loop, gev_conn *conn);
+void gev_output_drop(gev_conn *conn);
+
+/* idle.c */
+void gev_idle_init(gev_loop *loop);
+void gev_idle_add(gev_loop *loop, gev_conn *conn);
+void gev_idle_remove(gev_loop *loop, gev_conn *conn);
+void gev_idle_expire(gev_loop *loop);
+/* How long a wait of `timeout_ms` may last. */
+int gev_idle_timeout(const gev_loop *loop, int timeout_ms);
+
+#endif

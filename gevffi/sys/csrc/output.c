@@ -1,0 +1,257 @@
+/* output.c: sends what Python gathered in a turn, and keeps what the kernel does not take.
+ *
+ * gev_loop_send gets pieces in the order they were written, for any mix of connections. It first
+ * links the pieces of each connection into a chain, so that they leave in one system call however
+ * they were interleaved:
+ *
+ *   pieces    A0  B0  A1  C0  A2  B1            senders  A  B  C
+ *   chain      2   5   4  -1  -1  -1            A: first 0, last 4; B: first 1, last 5; ...
+ *
+ * Neighbours in the blob go out as one iovec entry. What the kernel does not take waits in a ring
+ * from the pool, where a write event finds it; while anything waits, later pieces queue behind it.
+ *
+ *   out->base          out_start          out_start + out_size
+ *   |------------------|==== unsent ======|---- free ----|  (and the same again, mirrored)
+ *
+ * sendmsg(2) rather than writev(2): it is the same call with MSG_NOSIGNAL.
+ */
+#include "conn.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+enum { OUTPUT_PIECES = 64 };   /* in one sendmsg; a longer chain takes several */
+
+typedef struct sender {
+    gev_loop *loop;
+    gev_conn *conn;
+    struct iovec pieces[OUTPUT_PIECES];
+    int count;
+    size_t size;
+} sender;
+
+void gev_output_drop(gev_conn *conn)
+{
+    if (conn->out)
+        gev_ring_give(conn->out);
+    conn->out = NULL;
+    conn->out_start = 0;
+    conn->out_size = 0;
+}
+
+/* A send failed for good. What the peer sent before it left is still to be read, so the connection
+ * closes when reading has come to its end; at once where nobody reads. */
+static void broken(gev_loop *loop, gev_conn *conn, int error)
+{
+    gev_output_drop(conn);
+    conn->state |= CONN_BROKEN;
+    conn->state &= (uint16_t)~CONN_CHOKED;
+    if (gev_conn_reads(conn))
+        gev_conn_watch(loop, conn);
+    else
+        gev_conn_close_now(loop, conn, gev_reason_of(error));
+}
+
+/* After the kernel took some bytes. */
+static void progressed(gev_loop *loop, gev_conn *conn)
+{
+    conn->active = loop->now;
+    if (conn->notify_at && conn->queued - conn->out_size >= conn->notify_at) {
+        conn->notify_at = 0;
+        gev_conn_changed(loop, conn, GEV_CHANGE_SENT);
+    }
+    if (conn->state & CONN_CHOKED && conn->out_size <= loop->limits.write_high_water / 2) {
+        conn->state &= (uint16_t)~CONN_CHOKED;
+        gev_conn_changed(loop, conn, GEV_CHANGE_DRAINED);
+    }
+}
+
+/* Makes room for `more` bytes behind the unsent ones. */
+static int reserve(gev_loop *loop, gev_conn *conn, size_t more)
+{
+    size_t needed = conn->out_size + more;
+    if (conn->out && needed <= conn->out->size)
+        return 0;
+    gev_ring *ring;
+    int error = gev_pool_take(loop->limits.pool, needed, &ring);
+    if (error)
+        return error;
+    if (conn->out) {
+        memcpy(ring->base, conn->out->base + conn->out_start, conn->out_size);
+        gev_ring_give(conn->out);
+    }
+    conn->out = ring;
+    conn->out_start = 0;
+    return 0;
+}
+
+/* Keeps the pieces from byte `done` on. */
+static void keep(sender *s, size_t done)
+{
+    gev_loop *loop = s->loop;
+    gev_conn *conn = s->conn;
+    size_t rest = s->size - done;
+    if (rest > loop->limits.write_limit - conn->out_size) {
+        gev_conn_close_now(loop, conn, GEV_REASON_SLOW_CONSUMER);
+        return;
+    }
+    if (reserve(loop, conn, rest)) {
+        gev_conn_close_now(loop, conn, GEV_REASON_NO_MEMORY);
+        return;
+    }
+    for (int i = 0; i < s->count; i++) {
+        size_t size = s->pieces[i].iov_len;
+        size_t skip = done < size ? done : size;
+        done -= skip;
+        size_t end = (conn->out_start + conn->out_size) & (conn->out->size - 1);
+        memcpy(conn->out->base + end, (uint8_t *)s->pieces[i].iov_base + skip, size - skip);
+        conn->out_size += (uint32_t)(size - skip);
+    }
+    if (conn->out_size > loop->limits.write_high_water && !(conn->state & CONN_CHOKED)) {
+        conn->state |= CONN_CHOKED;
+        gev_conn_changed(loop, conn, GEV_CHANGE_HIGH_WATER);
+    }
+    gev_conn_watch(loop, conn);
+}
+
+/* Sends the gathered pieces; false once the connection takes no more. */
+static bool put(sender *s)
+{
+    gev_conn *conn = s->conn;
+    ssize_t sent = 0;
+    conn->queued += s->size;
+    if (!conn->out_size && s->size) {
+        struct msghdr message = {.msg_iov = s->pieces, .msg_iovlen = (size_t)s->count};
+        do {
+            if (s->count == 1)
+                sent = send(conn->fd, s->pieces[0].iov_base, s->size, MSG_NOSIGNAL);
+            else
+                sent = sendmsg(conn->fd, &message, MSG_NOSIGNAL);
+        } while (sent < 0 && errno == EINTR);
+        if (sent < 0) {
+            if (errno != EAGAIN && errno != ENOBUFS && errno != ENOMEM) {
+                broken(s->loop, conn, errno);
+                return false;
+            }
+            sent = 0;
+        }
+        if (sent)
+            conn->active = s->loop->now;
+    }
+    if ((size_t)sent < s->size)
+        keep(s, (size_t)sent);
+    s->count = 0;
+    s->size = 0;
+    return !(conn->state & CONN_CLOSED);
+}
+
+/* Adds a piece, joined to the one before where they touch; false once the connection takes no
+ * more. */
+static bool gather(sender *s, const uint8_t *base, size_t size)
+{
+    struct iovec *last = s->count ? &s->pieces[s->count - 1] : NULL;
+    if (!size)
+        return true;
+    if (last && (uint8_t *)last->iov_base + last->iov_len == base) {
+        last->iov_len += size;
+        s->size += size;
+        return true;
+    }
+    if (s->count == OUTPUT_PIECES && !put(s))
+        return false;
+    s->pieces[s->count++] = (struct iovec){.iov_base = (void *)base, .iov_len = size};
+    s->size += size;
+    return true;
+}
+
+/* Links pieces into chains; returns the number of senders. */
+static int32_t link_pieces(gev_loop *loop, int32_t count, const int64_t *tokens)
+{
+    int32_t senders = 0, larges = 0;
+    for (int32_t i = 0; i < count; i++) {
+        bool is_large = tokens[i] < 0;
+        gev_conn *conn = gev_conn_at(loop, is_large ? ~tokens[i] : tokens[i]);
+        loop->chain[i] = (gev_link){.next = -1, .large = is_large ? larges++ : -1};
+        if (!conn || conn->state & (CONN_DRAINING | CONN_BROKEN | CONN_HALF_CLOSING))
+            continue;
+        if (conn->first_piece < 0) {
+            conn->first_piece = i;
+            loop->senders[senders++] = (int32_t)(conn - loop->conns);
+        } else {
+            loop->chain[conn->last_piece].next = i;
+        }
+        conn->last_piece = i;
+    }
+    return senders;
+}
+
+static int room_for(gev_loop *loop, int32_t count)
+{
+    if (count <= loop->chain_room)
+        return 0;
+    gev_link *chain = realloc(loop->chain, (size_t)count * sizeof *chain);
+    if (!chain)
+        return -ENOMEM;
+    loop->chain = chain;
+    int32_t *senders = realloc(loop->senders, (size_t)count * sizeof *senders);
+    if (!senders)
+        return -ENOMEM;
+    loop->senders = senders;
+    loop->chain_room = count;
+    return 0;
+}
+
+int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *tokens, const uint32_t *ends,
+                  const uint8_t *blob, const gev_piece *large)
+{
+    int error = room_for(loop, count);
+    if (error)
+        return error;
+    int32_t senders = link_pieces(loop, count, tokens);
+    sender s = {.loop = loop};
+    for (int32_t i = 0; i < senders; i++) {
+        s.conn = &loop->conns[loop->senders[i]];
+        s.count = 0;
+        s.size = 0;
+        int32_t piece = s.conn->first_piece;
+        bool open = true;
+        s.conn->first_piece = -1;
+        for (; piece >= 0 && open; piece = loop->chain[piece].next) {
+            int32_t large_piece = loop->chain[piece].large;
+            uint32_t start = piece ? ends[piece - 1] : 0;
+            if (large_piece >= 0)
+                open = gather(&s, large[large_piece].base, large[large_piece].size);
+            else
+                open = gather(&s, blob + start, ends[piece] - start);
+        }
+        if (open && s.count)
+            put(&s);
+    }
+    return senders;
+}
+
+void gev_output_flush(gev_loop *loop, gev_conn *conn)
+{
+    if (!conn->out_size)
+        return;
+    ssize_t sent;
+    do {
+        sent = send(conn->fd, conn->out->base + conn->out_start, conn->out_size, MSG_NOSIGNAL);
+    } while (sent < 0 && errno == EINTR);
+    if (sent < 0) {
+        if (errno != EAGAIN && errno != ENOBUFS && errno != ENOMEM)
+            broken(loop, conn, errno);
+        return;
+    }
+    conn->out_start = (conn->out_start + (uint32_t)sent) & (uint32_t)(conn->out->size - 1);
+    conn->out_size -= (uint32_t)sent;
+    if (!conn->out_size)
+        gev_output_drop(conn);
+    progressed(loop, conn);
+    if (!conn->out_size)
+        gev_conn_drained(loop, conn);
+    gev_conn_watch(loop, conn);
+}

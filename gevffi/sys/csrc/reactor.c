@@ -1,0 +1,329 @@
+/* reactor.c: a turn of the loop: wait, accept, read, flush; all of it in one call without the GIL.
+ *
+ * The arena is memory of the caller's. Reads are packed one behind the other from `start` on, each
+ * at a multiple of 64 bytes, so that one connection's frame never shares a cache line with
+ * another's and arrays made on it are aligned:
+ *
+ *   arena   start                                       used                 arena_size
+ *   |-------|== read 0 ==|..|= read 1 =|..|== read 2 ==|----- free ----------|
+ *
+ * Events are served from a ready list. When the arena has no room for another good read, the turn
+ * ends and the next one goes on in the list without a wait, so a full arena costs nobody its
+ * place in the queue. A connection is read once a turn, up to its budget.
+ *
+ * Accepted descriptors are handed to Python, which decides whose they are; gev_loop_adopt takes
+ * one in. Out of descriptors (EMFILE and its kin), the listener is taken out of the poller until
+ * Python resumes it, since a level-triggered listener that cannot accept would spin.
+ */
+#include "conn.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+    ARENA_ALIGN = 64,
+    MIN_READ = 65536,        /* room in the arena that is worth another read */
+    ACCEPT_ROOM = 128,       /* accepted in one turn */
+    ADDRESS_ROOM = 112,      /* bytes of a peer's address: sockaddr_un, the longest, has 110 */
+    LISTENER_BIT = 62        /* of a token: it names a listener, not a connection */
+};
+
+static const uint64_t LISTENER = (uint64_t)1 << LISTENER_BIT;
+
+/* ---- opening and closing ------------------------------------------------------------------- */
+
+static int turn_open(gev_turn *turn, size_t room)
+{
+    turn->frame_slot = calloc(room, sizeof *turn->frame_slot);
+    turn->frame_start = calloc(room, sizeof *turn->frame_start);
+    turn->frame_end = calloc(room, sizeof *turn->frame_end);
+    turn->change_slot = calloc(room, sizeof *turn->change_slot);
+    turn->change_what = calloc(room, sizeof *turn->change_what);
+    turn->change_reason = calloc(room, sizeof *turn->change_reason);
+    turn->accepted_fd = calloc(ACCEPT_ROOM, sizeof *turn->accepted_fd);
+    turn->accepted_listener = calloc(ACCEPT_ROOM, sizeof *turn->accepted_listener);
+    turn->accepted_size = calloc(ACCEPT_ROOM, sizeof *turn->accepted_size);
+    turn->accepted_address = calloc(ACCEPT_ROOM, ADDRESS_ROOM);
+    return turn->frame_slot && turn->frame_start && turn->frame_end && turn->change_slot
+                   && turn->change_what && turn->change_reason && turn->accepted_fd
+                   && turn->accepted_listener && turn->accepted_size && turn->accepted_address
+               ? 0
+               : -ENOMEM;
+}
+
+static void turn_close(gev_turn *turn)
+{
+    free(turn->frame_slot);
+    free(turn->frame_start);
+    free(turn->frame_end);
+    free(turn->change_slot);
+    free(turn->change_what);
+    free(turn->change_reason);
+    free(turn->accepted_fd);
+    free(turn->accepted_listener);
+    free(turn->accepted_size);
+    free(turn->accepted_address);
+}
+
+int gev_loop_open(gev_loop **result, const gev_limits *limits)
+{
+    if (limits->max_events < 1 || limits->max_events > 65536 || limits->write_limit > 1u << 30)
+        return -EINVAL;
+    gev_loop *loop = calloc(1, sizeof *loop);
+    if (!loop)
+        return -ENOMEM;
+    loop->limits = *limits;
+    loop->free_slot = loop->first_changed = loop->last_changed = -1;
+    loop->now = gev_now_ms();
+    gev_idle_init(loop);
+    int error = turn_open(&loop->turn, (size_t)limits->max_events);
+    if (!error)
+        error = gev_poller_open(&loop->poller, limits->max_events);
+    if (error) {
+        turn_close(&loop->turn);
+        free(loop);
+        return error;
+    }
+    loop->events = gev_poller_events(loop->poller);
+    *result = loop;
+    return 0;
+}
+
+void gev_loop_close(gev_loop *loop)
+{
+    for (int32_t slot = 0; slot < loop->capacity; slot++)
+        if (loop->conns[slot].fd >= 0)
+            gev_conn_close_now(loop, &loop->conns[slot], GEV_REASON_SHUTDOWN);
+    gev_poller_close(loop->poller);
+    turn_close(&loop->turn);
+    free(loop->conns);
+    free(loop->listeners);
+    free(loop->chain);
+    free(loop->senders);
+    free(loop);
+}
+
+gev_turn *gev_loop_turn(gev_loop *loop)
+{
+    return &loop->turn;
+}
+
+void gev_loop_arena(gev_loop *loop, uint8_t *base, uint32_t size)
+{
+    loop->arena = base;
+    loop->arena_size = size;
+}
+
+int gev_loop_wake(gev_loop *loop)
+{
+    return gev_poller_wake(loop->poller);
+}
+
+int64_t gev_loop_adopt(gev_loop *loop, int fd)
+{
+    gev_conn *conn;
+    int error = gev_conn_open(loop, fd, &conn);
+    return error ? error : gev_conn_token(loop, conn);
+}
+
+/* ---- listeners ------------------------------------------------------------------------------- */
+
+int gev_loop_listen(gev_loop *loop, int fd)
+{
+    int number = 0;
+    while (number < loop->listener_count && loop->listeners[number].fd >= 0)
+        number++;
+    if (number == loop->listener_count) {
+        gev_listener *more = realloc(loop->listeners, ((size_t)number + 1) * sizeof *more);
+        if (!more)
+            return -ENOMEM;
+        loop->listeners = more;
+        loop->listener_count++;
+    }
+    int error = gev_poller_add(loop->poller, fd, LISTENER | (uint64_t)number, GEV_READ);
+    loop->listeners[number] = (gev_listener){.fd = error ? -1 : fd, .watched = !error};
+    return error ? error : number;
+}
+
+static gev_listener *listener_at(gev_loop *loop, int number)
+{
+    if (number < 0 || number >= loop->listener_count || loop->listeners[number].fd < 0)
+        return NULL;
+    return &loop->listeners[number];
+}
+
+int gev_loop_unlisten(gev_loop *loop, int number)
+{
+    gev_listener *listener = listener_at(loop, number);
+    if (!listener)
+        return -EBADF;
+    if (listener->watched)
+        gev_poller_remove(loop->poller, listener->fd, GEV_READ);
+    listener->fd = -1;
+    return 0;
+}
+
+int gev_loop_resume_accept(gev_loop *loop, int number)
+{
+    gev_listener *listener = listener_at(loop, number);
+    if (!listener)
+        return -EBADF;
+    if (listener->watched)
+        return 0;
+    int error = gev_poller_add(loop->poller, listener->fd, LISTENER | (uint64_t)number, GEV_READ);
+    listener->watched = !error;
+    return error;
+}
+
+static void accept_some(gev_loop *loop, int number)
+{
+    gev_listener *listener = listener_at(loop, number);
+    gev_turn *turn = &loop->turn;
+    if (!listener)
+        return;
+    while (turn->accepted < ACCEPT_ROOM) {
+        uint32_t size = ADDRESS_ROOM;
+        uint8_t *address = turn->accepted_address + (size_t)turn->accepted * ADDRESS_ROOM;
+        int fd = gev_accept4(listener->fd, SOCK_NONBLOCK | SOCK_CLOEXEC, address, &size);
+        if (fd >= 0) {
+            turn->accepted_fd[turn->accepted] = fd;
+            turn->accepted_listener[turn->accepted] = number;
+            turn->accepted_size[turn->accepted] = size < ADDRESS_ROOM ? size : ADDRESS_ROOM;
+            turn->accepted++;
+        } else if (fd == -EAGAIN) {
+            return;
+        } else if (fd != -EINTR && fd != -ECONNABORTED && fd != -EPROTO && fd != -EPERM) {
+            gev_poller_remove(loop->poller, listener->fd, GEV_READ);
+            listener->watched = false;
+            turn->accept_error = -fd;
+            turn->accept_listener = number;
+            return;
+        }
+    }
+}
+
+/* ---- connections ------------------------------------------------------------------------------- */
+
+static ssize_t receive(int fd, uint8_t *into, size_t room)
+{
+    ssize_t got;
+    do {
+        got = recv(fd, into, room, 0);
+    } while (got < 0 && errno == EINTR);
+    return got < 0 ? -errno : got;
+}
+
+static void ended(gev_loop *loop, gev_conn *conn)
+{
+    if (conn->state & CONN_BROKEN) {
+        gev_conn_close_now(loop, conn, GEV_REASON_RESET);
+    } else if (conn->state & CONN_WRITE_SHUT) {
+        gev_conn_close_now(loop, conn, GEV_REASON_EOF);
+    } else {
+        conn->state |= CONN_EOF;
+        gev_conn_changed(loop, conn, GEV_CHANGE_EOF);
+        gev_conn_watch(loop, conn);
+    }
+}
+
+static void read_frame(gev_loop *loop, gev_conn *conn)
+{
+    gev_turn *turn = &loop->turn;
+    size_t room = loop->arena_size - turn->used;
+    if (room > loop->limits.read_budget)
+        room = loop->limits.read_budget;
+    ssize_t got = receive(conn->fd, loop->arena + turn->used, room);
+    if (got > 0) {
+        conn->active = loop->now;
+        turn->frame_slot[turn->frames] = (int32_t)(conn - loop->conns);
+        turn->frame_start[turn->frames] = turn->used;
+        turn->frame_end[turn->frames] = turn->used + (uint32_t)got;
+        turn->frames++;
+        turn->used += ((uint32_t)got + ARENA_ALIGN - 1) & ~(uint32_t)(ARENA_ALIGN - 1);
+        if (turn->used > loop->arena_size)
+            turn->used = loop->arena_size;
+    } else if (got == 0) {
+        ended(loop, conn);
+    } else if (got != -EAGAIN) {
+        gev_conn_close_now(loop, conn, gev_reason_of((int)-got));
+    }
+}
+
+/* Reads and forgets, until the peer has ended. */
+static void linger(gev_loop *loop, gev_conn *conn)
+{
+    uint8_t scratch[16384];
+    for (size_t seen = 0; seen < loop->limits.read_budget; seen += sizeof scratch) {
+        ssize_t got = receive(conn->fd, scratch, sizeof scratch);
+        if (got == -EAGAIN)
+            return;
+        if (got <= 0) {
+            gev_conn_close_now(loop, conn, conn->reason);
+            return;
+        }
+    }
+}
+
+static void hung_up(gev_loop *loop, gev_conn *conn, uint32_t ready)
+{
+    if (ready & GEV_ERROR) {
+        int error = 0;
+        socklen_t size = sizeof error;
+        getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+        gev_conn_close_now(loop, conn, gev_reason_of(error));
+    } else if (!(ready & GEV_WRITE)) {
+        /* Both sides have ended, but nobody wants to read what is left: the poller would report
+         * it for ever. Resuming to read brings it back. */
+        gev_conn_unwatch(loop, conn);
+    }
+}
+
+static void serve(gev_loop *loop, const gev_event *event)
+{
+    if (event->token & LISTENER) {
+        accept_some(loop, (int)(event->token & 0xffffffff));
+        return;
+    }
+    gev_conn *conn = gev_conn_at(loop, (int64_t)event->token);
+    if (!conn)
+        return;
+    if (event->ready & GEV_WRITE)
+        gev_output_flush(loop, conn);
+    if (conn->fd < 0 || !(event->ready & (GEV_READ | GEV_HANGUP | GEV_ERROR)))
+        return;
+    if (conn->state & CONN_LINGERING)
+        linger(loop, conn);
+    else if (gev_conn_reads(conn))
+        read_frame(loop, conn);
+    else if (event->ready & (GEV_HANGUP | GEV_ERROR))
+        hung_up(loop, conn, event->ready);
+}
+
+/* ---- the turn ------------------------------------------------------------------------------- */
+
+int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
+{
+    gev_turn *turn = &loop->turn;
+    gev_conn_release_told(loop);
+    turn->frames = turn->changes = turn->accepted = turn->accept_error = 0;
+    turn->used = start;
+    if (loop->served == loop->ready) {
+        if (loop->first_changed >= 0)
+            timeout_ms = 0;
+        timeout_ms = gev_idle_timeout(loop, timeout_ms);
+        int ready = gev_poller_wait(loop->poller, timeout_ms);
+        if (ready < 0 && ready != -EINTR)
+            return ready;
+        loop->served = 0;
+        loop->ready = ready < 0 ? 0 : ready;
+    }
+    loop->now = gev_now_ms();
+    while (loop->served < loop->ready && loop->arena_size - turn->used >= MIN_READ)
+        serve(loop, &loop->events[loop->served++]);
+    gev_idle_expire(loop);
+    gev_conn_report_changes(loop);
+    return turn->frames;
+}

@@ -1,0 +1,221 @@
+"""The loop in C, seen from Python: one object over `gev_loop`, with its results as plain lists.
+
+A `Reactor` does not decide anything. It owns the C loop, the arrays its turns fill, and the few
+conversions between the two worlds, each of which costs one call for a whole turn rather than one
+for every event. `gevffi.loop.EventLoop` stands on it.
+
+Everything here belongs to the loop's thread, but for `wake`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import IntFlag
+from functools import partial
+from typing import Any, NamedTuple
+
+from gevffi._ffi import ffi, lib
+from gevffi.sys.errors import check
+from gevffi.sys.memory import Pool, Region
+
+_ADDRESS_ROOM = 112
+
+
+class Change(IntFlag):
+    """What happened to a connection besides bytes."""
+
+    EOF = lib.GEV_CHANGE_EOF
+    HIGH_WATER = lib.GEV_CHANGE_HIGH_WATER
+    DRAINED = lib.GEV_CHANGE_DRAINED
+    SENT = lib.GEV_CHANGE_SENT
+    CLOSED = lib.GEV_CHANGE_CLOSED
+
+
+class Accepted(NamedTuple):
+    """A connection that a listener accepted and that nobody owns yet."""
+
+    listener: int
+    fd: int
+    peer: bytes
+    """The peer's address as the kernel gave it, a `struct sockaddr`."""
+
+
+class Reactor:
+    """A C loop and its results.
+
+    Args:
+        pool: where unsent output waits.
+        max_events: events served in one turn.
+        read_budget: bytes read from one connection in one turn.
+        write_high_water: unsent bytes of a connection that pause reading from it.
+        write_limit: unsent bytes of a connection that close it; at most 1 GiB.
+        idle_ms: milliseconds without a byte that close a connection; 0 for never.
+
+    Raises:
+        OSError: the kernel gave no descriptor or no memory.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        max_events: int,
+        read_budget: int,
+        write_high_water: int,
+        write_limit: int,
+        idle_ms: int,
+    ) -> None:
+        limits = ffi.new(
+            "gev_limits *",
+            (pool.handle, max_events, read_budget, write_high_water, write_limit, idle_ms),
+        )
+        out = ffi.new("gev_loop **")
+        check(lib.gev_loop_open(out, limits), "epoll_create1")
+        self._pool = pool  # the C loop takes rings from it for as long as it lives
+        loop = self._loop = ffi.gc(out[0], lib.gev_loop_close)
+        turn = self._turn = lib.gev_loop_turn(loop)
+        self._frames = (turn.frame_slot, turn.frame_start, turn.frame_end)
+        self._changes = (turn.change_slot, turn.change_what, turn.change_reason)
+        self._poll = partial(lib.gev_loop_poll, loop)
+        self._send = partial(lib.gev_loop_send, loop)
+
+    def close(self) -> None:
+        """Close every connection at once and free the loop. Nothing may be called after it."""
+        ffi.release(self._loop)
+
+    # ---- a turn ----------------------------------------------------------------------------
+
+    def read_into(self, region: Region) -> None:
+        """Read into `region` from now on."""
+        self._region = region
+        lib.gev_loop_arena(self._loop, region.base, region.size)
+
+    def poll(self, start: int, timeout_ms: int) -> int:
+        """Wait, accept, read into the arena from `start` on, and flush; without the GIL.
+
+        Returns the number of frames. Results stay valid until the next call.
+        """
+        frames: int = self._poll(start, timeout_ms)
+        if frames < 0:
+            check(frames, "epoll_wait")
+        return frames
+
+    def frames(self, count: int) -> Iterable[tuple[int, int, int]]:
+        """The turn's frames: slot, and where in the arena it starts and ends."""
+        slots, starts, ends = self._frames
+        return zip(
+            ffi.unpack(slots, count),
+            ffi.unpack(starts, count),
+            ffi.unpack(ends, count),
+            strict=False,
+        )
+
+    def turn(self) -> tuple[int, int, int]:
+        """How many changes and accepted connections there are, and how full the arena is."""
+        turn = self._turn
+        return turn.changes, turn.accepted, turn.used
+
+    def changes(self, count: int) -> Iterable[tuple[int, int, int]]:
+        """The turn's changes: slot, `Change` bits, and the reason's number."""
+        slots, whats, reasons = self._changes
+        return zip(
+            ffi.unpack(slots, count),
+            ffi.unpack(whats, count),
+            ffi.unpack(reasons, count),
+            strict=True,
+        )
+
+    def accepted(self, count: int) -> list[Accepted]:
+        """The turn's new connections; the caller owns the descriptors."""
+        turn = self._turn
+        addresses = ffi.buffer(turn.accepted_address, count * _ADDRESS_ROOM)
+        result = []
+        for i in range(count):
+            at = i * _ADDRESS_ROOM
+            peer = addresses[at : at + turn.accepted_size[i]]
+            result.append(Accepted(turn.accepted_listener[i], turn.accepted_fd[i], peer))
+        return result
+
+    def accept_error(self) -> tuple[int, int] | None:
+        """The errno that made a listener pause in this turn and the listener, or None."""
+        turn = self._turn
+        return (turn.accept_error, turn.accept_listener) if turn.accept_error else None
+
+    def wake(self) -> None:
+        """End the wait under way, or the next one. From any thread."""
+        check(lib.gev_loop_wake(self._loop), "eventfd_write")
+
+    def send(
+        self, tokens: list[int], ends: list[int], blob: bytearray, large: Sequence[Any]
+    ) -> None:
+        """Send what a turn gathered; without the GIL. See `gev_loop_send`."""
+        pieces: Any = ffi.NULL
+        held = [ffi.from_buffer(piece) for piece in large]
+        if held:
+            pieces = ffi.new("gev_piece[]", [(piece, len(piece)) for piece in held])
+        count = len(tokens)
+        check(
+            self._send(
+                count,
+                ffi.new("int64_t[]", tokens),
+                ffi.new("uint32_t[]", ends),
+                ffi.from_buffer(blob),
+                pieces,
+            ),
+            "sendmsg",
+        )
+
+    # ---- listeners and connections ---------------------------------------------------------
+
+    def listen(self, fd: int) -> int:
+        """Accept from the listening socket `fd`; returns the listener's number."""
+        return check(lib.gev_loop_listen(self._loop, fd), "epoll_ctl")
+
+    def unlisten(self, listener: int) -> None:
+        """Accept from it no more. The socket stays its owner's."""
+        check(lib.gev_loop_unlisten(self._loop, listener), "epoll_ctl")
+
+    def resume_accept(self, listener: int) -> None:
+        """Go on after `accept_error`."""
+        check(lib.gev_loop_resume_accept(self._loop, listener), "epoll_ctl")
+
+    def adopt(self, fd: int) -> int:
+        """Take over a connected, non-blocking socket; returns its token."""
+        return check(lib.gev_loop_adopt(self._loop, fd), "epoll_ctl")
+
+    # A connection may be gone in C before Python has heard of it, so none of these raises then.
+
+    def close_connection(self, token: int, reason: int) -> bool:
+        """Stop reading, send what waits, close. True when that is done already.
+
+        `reason` is one of the GEV_REASON_ numbers, the value of a `gevffi.CloseReason`.
+        """
+        return bool(lib.gev_conn_close(self._loop, token, reason))
+
+    def abort_connection(self, token: int, reason: int) -> None:
+        """Drop what waits and reset the connection."""
+        lib.gev_conn_abort(self._loop, token, reason)
+
+    def set_reading(self, token: int, on: bool) -> None:
+        """Read from the connection, or leave its bytes with the kernel."""
+        lib.gev_conn_read(self._loop, token, on)
+
+    def shutdown_write(self, token: int) -> None:
+        """End our side of the connection once what waits is sent."""
+        lib.gev_conn_shutdown_write(self._loop, token)
+
+    def pending(self, token: int) -> int:
+        """Bytes that wait for the kernel."""
+        return max(0, lib.gev_conn_pending(self._loop, token))
+
+    def queued(self, token: int) -> int:
+        """Bytes ever given to `send` for this connection; negative when it is gone."""
+        return int(lib.gev_conn_queued(self._loop, token))
+
+    def notify(self, token: int, position: int) -> None:
+        """Report `Change.SENT` once the kernel has taken the bytes up to `position`."""
+        lib.gev_conn_notify(self._loop, token, position)
+
+    def fileno(self, token: int) -> int:
+        """The connection's descriptor, or -1."""
+        return max(-1, lib.gev_conn_fd(self._loop, token))

@@ -1,0 +1,110 @@
+"""Timers of a loop: a binary heap by due time.
+
+A loop asks twice a turn: how long may I wait, and what is due. Both look at the first entry only,
+so a hundred thousand timers cost a turn what one does. A cancelled timer stays in the heap as an
+empty shell until its time comes, or until more than half of the heap is shells and it is rebuilt
+(as asyncio does).
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import time
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+
+class Timer:
+    """A call to be made later; made by `call_later`, `call_every`, `run_after`, `run_every`."""
+
+    __slots__ = ("_args", "_callback", "_queue", "interval")
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...], interval: float | None = None
+    ) -> None:
+        if not callable(callback):
+            raise TypeError(f"a timer's callback must be callable, not {callback!r}")
+        self._callback: Callable[..., object] | None = callback
+        self._args = args
+        self._queue: TimerQueue | None = None
+        self.interval = interval
+        """Seconds between calls; None for a single call."""
+
+    def cancel(self) -> None:
+        """Make no more calls. Harmless when repeated. From any thread."""
+        if self._callback is not None:
+            self._callback = None
+            self._args = ()
+            queue = self._queue
+            if queue is not None:
+                queue.shells += 1
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether no call will be made any more: cancelled, or a single call that is done."""
+        return self._callback is None
+
+
+class TimerQueue:
+    """The timers of one loop. Belongs to the loop's thread."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._order = count()  # timers due at the same time run in the order they were made
+        self.shells = 0
+        """Cancelled entries still in the heap. Other threads may count at once and lose one,
+        which only puts the rebuilding off."""
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, timer: Timer, delay: float) -> None:
+        """Have `timer` called in `delay` seconds, and from then on at its interval."""
+        if self.shells > 64 and self.shells > len(self._heap) // 2:
+            self._heap = [entry for entry in self._heap if not entry[2].cancelled]
+            heapq.heapify(self._heap)
+            self.shells = 0
+        timer._queue = self
+        heapq.heappush(self._heap, (time.monotonic() + delay, next(self._order), timer))
+
+    def timeout_ms(self) -> int:
+        """Milliseconds until the first timer is due, rounded up; -1 when there is none."""
+        if not self._heap:
+            return -1
+        left = self._heap[0][0] - time.monotonic()
+        return min(max(0, math.ceil(left * 1000)), 0x7FFFFFFF)
+
+    def run_due(self, failed: Callable[[Exception], None]) -> None:
+        """Call what is due. An exception goes to `failed` and the timer goes on."""
+        now = time.monotonic()
+        for _turn in range(len(self._heap)):  # what the callbacks add waits for the next turn
+            if self._heap[0][0] > now:
+                break
+            due, _order, timer = heapq.heappop(self._heap)
+            callback, args = timer._callback, timer._args
+            if callback is None:
+                self.shells = max(0, self.shells - 1)
+                continue
+            interval = timer.interval
+            if interval is None:
+                timer._queue = None
+                timer._callback = None
+            else:
+                # A loop that was held up skips the calls it missed instead of making them in a row.
+                missed = (now - due) // interval
+                heapq.heappush(
+                    self._heap, (due + (missed + 1) * interval, next(self._order), timer)
+                )
+            try:
+                callback(*args)
+            except Exception as exc:
+                failed(exc)
+
+
+def check_delay(name: str, seconds: float, *, zero: bool) -> float:
+    """Return `seconds` if it can be a delay, else raise ValueError naming it."""
+    if not (math.isfinite(seconds) and (seconds > 0 or (zero and seconds == 0))):
+        raise ValueError(f"{name} must be {'0 or more' if zero else 'more than 0'}, not {seconds!r}")
+    return seconds
