@@ -8,6 +8,7 @@
  *   calls.c         readv, writev, accept4, eventfd, one system call at a time
  *   poller_epoll.c  epoll itself, and the poller that the reactor and gevffi.sys.Poller share
  *   pool.c ring.c   mirrored memory
+ *   find.c          searching it
  *   conn.c output.c idle.c reactor.c   the loop
  */
 #ifndef GEVFFI_H
@@ -72,36 +73,40 @@ int gev_poller_wake(gev_poller *poller);
 /* ---- mirrored memory (pool.c, ring.c) --------------------------------------------------- */
 
 typedef struct gev_pool gev_pool;
+typedef struct gev_slab gev_slab;
 typedef struct gev_ring {
     uint8_t *base;     /* 2 * size bytes: the second half is the first half again */
     size_t size;       /* bytes; a power of two, a page at least */
     gev_pool *pool;
+    /* the pool's own */
     struct gev_ring *next;
+    gev_slab *slab;
     uint64_t offset;   /* where in the pool's file */
-    int file;
 } gev_ring;
 
 typedef struct gev_pool_stats {
     uint64_t used_bytes;   /* in rings that somebody holds */
     uint64_t used_rings;
     uint64_t warm_bytes;   /* in free rings that keep their pages */
-    uint64_t rings;        /* ever carved */
-    uint64_t mappings;     /* kernel mappings they cost */
+    uint64_t rings;        /* carved, held or free */
+    uint64_t mappings;     /* kernel mappings they cost, at most */
 } gev_pool_stats;
 
-/* `max_bytes` bounds what is held at one time, `max_rings` what is ever carved (the kernel counts
+/* `max_bytes` bounds what is held at one time, `max_rings` what is carved (the kernel counts
  * mappings), `warm_bytes` what free rings may keep. */
 int gev_pool_open(gev_pool **pool, uint64_t max_bytes, uint64_t max_rings, uint64_t warm_bytes);
 /* Unmaps everything. Nobody may hold a ring. */
 void gev_pool_close(gev_pool *pool);
 /* A ring of at least `size` bytes. Its contents are undefined. Thread-safe.
- * -ENOBUFS: over the pool's bounds; -ENOMEM, -ENOSPC, -EMFILE: the machine has no more. */
+ * -EINVAL: no size; -ENOBUFS: over the pool's bounds; -ENOMEM, -ENOSPC, -EFBIG: the machine has,
+ * or lets us have, no more. */
 int gev_pool_take(gev_pool *pool, size_t size, gev_ring **ring);
 /* Gives a ring back to its pool. Thread-safe. */
 void gev_ring_give(gev_ring *ring);
 void gev_pool_read_stats(gev_pool *pool, gev_pool_stats *stats);
-/* fork(2): lock before it, unlock in the parent, drop in the child. A dropped pool's memory turns
- * into private zeros, gives nothing out any more (-ESTALE), and still takes rings back. */
+/* fork(2): lock before it, unlock in the parent, drop and unlock in the child. A dropped pool's
+ * memory turns into private zeros, gives nothing out any more (-ESTALE), and still takes rings
+ * back. The thread that holds the lock may take and give meanwhile. */
 void gev_pool_lock(gev_pool *pool);
 void gev_pool_unlock(gev_pool *pool);
 void gev_pool_drop(gev_pool *pool);
@@ -197,6 +202,11 @@ int64_t gev_conn_queued(gev_loop *loop, int64_t token);
 /* Asks for GEV_CHANGE_SENT once the kernel has taken all bytes up to `position`. */
 int gev_conn_notify(gev_loop *loop, int64_t token, int64_t position);
 int gev_conn_fd(gev_loop *loop, int64_t token);
+
+/* ---- searching (find.c) ------------------------------------------------------------------- */
+
+/* The first place of `needle` in data[start..end), counted from `start`; -ENOENT: it is not there. */
+ssize_t gev_find(const void *data, size_t start, size_t end, const void *needle, size_t size);
 
 /* cdef end */
 

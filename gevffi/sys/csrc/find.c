@@ -1,0 +1,15 @@
+/* find.c: bytes within bytes. A memoryview has no find(), and copying one to bytes only to search
+ * it would cost more than the search. */
+#define _GNU_SOURCE
+#include "gevffi.h"
+
+#include <errno.h>
+#include <string.h>
+
+ssize_t gev_find(const void *data, size_t start, size_t end, const void *needle, size_t size) {
+    if (start > end)
+        return -EINVAL;
+    const uint8_t *from = (const uint8_t *)data + start;
+    const uint8_t *found = memmem(from, end - start, needle, size);
+    return found ? found - from : -ENOENT;
+}
