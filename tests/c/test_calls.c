@@ -65,6 +65,21 @@ static void many_pieces_keep_their_order(void)
     close(ends[1]);
 }
 
+/* What the first IOV_MAX pieces took must not be kept back until more comes. */
+static void a_later_turn_of_a_blocking_read_does_not_wait(void)
+{
+    static uint8_t bytes[IOV_MAX + 1];
+    static gev_piece pieces[IOV_MAX + 1];
+    int ends[2];
+    CHECK_EQUAL(pipe(ends), 0);
+    CHECK_EQUAL(write(ends[1], bytes, IOV_MAX), IOV_MAX);
+    for (size_t i = 0; i <= IOV_MAX; i++)
+        pieces[i] = (gev_piece){bytes + i, 1};
+    CHECK_EQUAL(gev_readv(ends[0], pieces, IOV_MAX + 1), IOV_MAX);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 static void *read_a_little_and_close(void *argument)
 {
     int fd = *(int *)argument;
@@ -162,6 +177,7 @@ int main(void)
     RUN(sizes_that_no_count_can_hold_are_refused);
     RUN(no_pieces_may_be_no_array);
     RUN(many_pieces_keep_their_order);
+    RUN(a_later_turn_of_a_blocking_read_does_not_wait);
     RUN(a_pipe_that_breaks_half_way_returns_the_progress);
     RUN(a_sigpipe_of_somebody_else_stays_pending);
     RUN(an_address_without_room_is_cut);
