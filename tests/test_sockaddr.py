@@ -39,7 +39,8 @@ def unix(path: bytes) -> bytes:
         (inet("0.0.0.0", 0), ("0.0.0.0", 0), "0.0.0.0:0"),
         (inet6("::1", 80), ("::1", 80), "[::1]:80"),
         (inet6("fe80::1", 1833, scope=2), ("fe80::1%2", 1833), "[fe80::1%2]:1833"),
-        (inet6("::ffff:10.0.0.1", 1), ("::ffff:10.0.0.1", 1), "[::ffff:10.0.0.1]:1"),
+        (inet6("::ffff:10.0.0.1", 1), ("10.0.0.1", 1), "10.0.0.1:1"),
+        (inet6("::fffe:10.0.0.1", 1), ("::fffe:a00:1", 1), "[::fffe:a00:1]:1"),
         (unix(b"/run/x\0"), ("/run/x", None), "unix:/run/x"),
         (unix(b"/run/x\0left over"), ("/run/x", None), "unix:/run/x"),
         (unix(b"/" + b"x" * 107), ("/" + "x" * 107, None), "unix:/" + "x" * 107),
@@ -72,6 +73,22 @@ def test_a_path_that_is_not_text_keeps_its_bytes() -> None:
 def test_what_is_no_address_is_refused_with_its_bytes(raw: bytes) -> None:
     with pytest.raises(ValueError, match=f"socket address: {raw.hex() or 'empty'}"):
         decode_sockaddr(raw)
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        (("127.0.0.1", 80), ("127.0.0.1", 80)),
+        (("::1", 80, 7, 0), ("::1", 80)),
+        ("/run/x", ("/run/x", None)),
+        ("", ("", None)),
+        (b"\0name", ("\0name", None)),
+    ],
+)
+def test_an_address_of_what_getsockname_returns(
+    name: tuple[str, int] | str | bytes, address: tuple[str, int | None]
+) -> None:
+    assert Address.of(name) == address
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
