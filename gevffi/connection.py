@@ -117,7 +117,7 @@ class Connection:
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.peer_address}{_STATE_NAMES[self._state]}>"
 
-    # ---- sending -----------------------------------------------------------------------------
+    # ---- sending --------------------------------------------------------------------------------
 
     def send(self, data: Any, on_sent: Callable[[Connection], object] | None = None) -> None:
         """Send `data` through the protocol's `packet` (gev: Send). From any thread.
@@ -184,7 +184,7 @@ class Connection:
             self._loop._outbox.flush()
             self._loop._reactor.shutdown_write(self._token)
 
-    # ---- receiving -----------------------------------------------------------------------------
+    # ---- receiving ------------------------------------------------------------------------------
 
     def pause_reading(self) -> None:
         """Deliver no more messages until `resume_reading`; the kernel holds the peer back.
@@ -209,7 +209,7 @@ class Connection:
         if pending is not None:
             pending.close()
 
-    # ---- closing -------------------------------------------------------------------------------
+    # ---- closing --------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Send what waits, then close (gev: Close). From any thread; harmless when repeated.
@@ -264,7 +264,7 @@ class Connection:
         if waiting:
             reactor.notify(self._token, waiting[0][0])
 
-    # ---- what is known of it -------------------------------------------------------------------
+    # ---- what is known of it --------------------------------------------------------------------
 
     @property
     def loop(self) -> EventLoop:
@@ -310,7 +310,7 @@ class Connection:
         """Unsent bytes that wait for the peer (gev: WriteBufferLength)."""
         return 0 if self._state == CLOSED else self._loop._reactor.pending(self._token)
 
-    # ---- gev's key-value context ---------------------------------------------------------------
+    # ---- gev's key-value context ----------------------------------------------------------------
 
     def set(self, key: str, value: Any) -> None:
         """Keep `value` under `key` (gev: Set)."""

@@ -21,13 +21,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from gevffi.acceptor import Acceptor
 from gevffi.arena import Arena
 from gevffi.connection import CLOSING, OPEN, CloseReason, Connection
 from gevffi.handler import Handler
+from gevffi.mailbox import Mailbox
 from gevffi.options import Options
 from gevffi.outbox import LARGE, Outbox
 from gevffi.protocol import FrameTooLargeError, Protocol, ProtocolError, Receive
@@ -38,8 +39,6 @@ from gevffi.timers import Timer, TimerQueue, check_delay
 logger = logging.getLogger("gevffi")
 
 _REASONS = tuple(sorted(CloseReason, key=lambda reason: int(reason.value)))
-_ACCEPT_PAUSE = 0.1
-"""Seconds a listener rests when the process is out of descriptors."""
 _EMPTY = memoryview(b"")
 
 
@@ -67,26 +66,23 @@ class EventLoop:
             write_limit=self.options.write_limit,
             idle_ms=round(self.options.idle_time * 1000),
         )
-        self._arena = Arena(
-            self._reactor, pool, self.options.arena_size, self.options.max_leases
-        )
+        self._arena = Arena(self._reactor, pool, self.options.arena_size, self.options.max_leases)
         self._outbox = Outbox(self._reactor, self._arena)
         self._timers = TimerQueue()
         self._conns: list[Connection | None] = []  # by slot
-        self._accepting: dict[int, Callable[[Accepted], object]] = {}  # by listener
-        self._resting: set[int] = set()  # listeners that ran out of descriptors
-        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._mailbox = Mailbox(self._reactor.wake)
+        self._acceptor = Acceptor(self._reactor, self._timers, self._log, name)
         self._closing: list[tuple[Connection, CloseReason]] = []
-        self._lock = threading.Lock()  # what other threads queue, against the end of the loop
-        self._given = 0  # connections ever given to this loop, under the lock
+        self._given = 0  # connections ever given to this loop, by whoever accepts them
         self._ended = 0  # and ever closed, on its thread
         self._thread: int | None = None
         self._stopping = False
-        self._finished = False
+        self.finished = False
+        """Whether `run` has ended. From any thread."""
         self.connection_count = 0
         """Open connections. From any thread."""
 
-    # ---- running -------------------------------------------------------------------------------
+    # ---- running --------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Run in this thread until `stop`; then close everything and free the loop.
@@ -115,8 +111,7 @@ class EventLoop:
 
     def _stop(self, timeout: float) -> None:
         self._stopping = True
-        for listener in list(self._accepting):
-            self.unlisten(listener)
+        self._acceptor.close()
         for conn in self._open():
             conn._close(CloseReason.SHUTDOWN)
         self.call_later(timeout, self._abort_all)
@@ -133,12 +128,10 @@ class EventLoop:
         for slot, conn in enumerate(self._conns):
             if conn is not None:
                 self._on_closed(slot, conn, CloseReason.SHUTDOWN)
-        with self._lock:
-            self._finished = True
-        for call, args in self._calls:
+        self.finished = True
+        for call, args in self._mailbox.close():
             if call == self._adopt:  # a connection on its way here
                 os.close(args[0])
-        self._calls.clear()
         self._conns.clear()
         self._reactor.close()
 
@@ -156,7 +149,7 @@ class EventLoop:
         """Arenas that only views kept by handlers hold. From any thread."""
         return self._arena.leases
 
-    # ---- calls and timers ------------------------------------------------------------------------
+    # ---- calls and timers -----------------------------------------------------------------------
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
         """Call `callback(*args)` in the loop's next turn. From any thread.
@@ -165,12 +158,9 @@ class EventLoop:
         queued. After the loop has ended this does nothing.
         """
         if self.in_loop():
-            self._calls.append((callback, args))
-            return
-        with self._lock:
-            if not self._finished:
-                self._calls.append((callback, args))
-                self._reactor.wake()
+            self._mailbox.put_here(callback, args)
+        else:
+            self._mailbox.put(callback, args)
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
         """Call `callback(*args)` once, in `delay` seconds. On the loop's thread, or before `run`.
@@ -198,26 +188,25 @@ class EventLoop:
         self._timers.add(timer, delay)
         return timer
 
-    # ---- listeners and connections ---------------------------------------------------------------
+    # ---- listeners and connections --------------------------------------------------------------
 
     def listen(self, fd: int, on_accept: Callable[[Accepted], object]) -> int:
         """Accept from a listening, non-blocking socket. On the loop's thread, or before `run`.
 
         `on_accept` owns the descriptor it is given; see `give`. Returns the listener's number.
         """
-        listener = self._reactor.listen(fd)
-        self._accepting[listener] = on_accept
-        return listener
+        return self._acceptor.listen(fd, on_accept)
 
     def unlisten(self, listener: int) -> None:
         """Accept from it no more; closing the socket is its owner's."""
-        del self._accepting[listener]
-        self._reactor.unlisten(listener)
+        self._acceptor.unlisten(listener)
 
     def give(
         self, fd: int, peer: bytes, handler: Handler, protocol: Protocol, receive: Receive
     ) -> None:
-        """Have the loop take over a connected, non-blocking socket. From any thread.
+        """Have the loop take over a connected, non-blocking socket.
+
+        From its own thread, and from one other at a time (the one that accepts).
 
         The descriptor is the loop's from now on, which closes it also when it cannot take it.
 
@@ -228,17 +217,11 @@ class EventLoop:
             protocol: dresses its replies.
             receive: `gevffi.protocol.receiver(handler, protocol, ...)`, made once for all.
         """
-        with self._lock:
-            self._given += 1
-            if self._finished:
-                self._ended += 1
-                os.close(fd)
-                return
-            if not self.in_loop():
-                self._calls.append((self._adopt, (fd, peer, handler, protocol, receive)))
-                self._reactor.wake()
-                return
-        self._adopt(fd, peer, handler, protocol, receive)
+        self._given += 1
+        if self.in_loop():
+            self._adopt(fd, peer, handler, protocol, receive)
+        elif not self._mailbox.put(self._adopt, (fd, peer, handler, protocol, receive)):
+            os.close(fd)
 
     def _adopt(
         self, fd: int, peer: bytes, handler: Handler, protocol: Protocol, receive: Receive
@@ -261,25 +244,21 @@ class EventLoop:
         self.connection_count += 1
         self._guard(conn, handler.on_connect)
 
-    # ---- a turn ------------------------------------------------------------------------------------
+    # ---- a turn ---------------------------------------------------------------------------------
 
     def _turn(self) -> None:
         reactor = self._reactor
-        calls = self._calls
-        frames = reactor.poll(self._arena.start, 0 if calls else self._timers.timeout_ms())
+        mailbox = self._mailbox
+        frames = reactor.poll(self._arena.start, 0 if mailbox else self._timers.timeout_ms())
         changes, accepted, used = reactor.turn()
         if accepted:
-            self._accept(reactor.accepted(accepted))
+            self._acceptor.hand_out(accepted)
         if frames:
             self._deliver(frames, used)
         if changes:
             self._apply(changes)
-        for _ in range(len(calls)):
-            call, args = calls.popleft()
-            try:
-                call(*args)
-            except Exception as exc:
-                self._log(exc)
+        if mailbox:
+            mailbox.run(self._log)
         self._timers.run_due(self._log)
         self._outbox.flush()
         if self._closing:
@@ -287,7 +266,7 @@ class EventLoop:
         self._arena.settle(used)
         error = reactor.accept_error()
         if error:
-            self._rest(*error)
+            self._acceptor.rest(*error)
 
     def _deliver(self, frames: int, used: int) -> None:
         conns = self._conns
@@ -328,7 +307,9 @@ class EventLoop:
                 self._guard(conn, Connection._fire_sent)
             if what & Change.CLOSED:
                 self._on_closed(slot, conn, _REASONS[reason])
-            elif what & Change.EOF and conn._state == OPEN and not self._guard(conn, handler.on_eof):
+            elif (
+                what & Change.EOF and conn._state == OPEN and not self._guard(conn, handler.on_eof)
+            ):
                 conn._close(CloseReason.EOF)
 
     def _on_closed(self, slot: int, conn: Connection, reason: CloseReason) -> None:
@@ -341,7 +322,7 @@ class EventLoop:
         except Exception as exc:
             self._report(conn, exc)
 
-    # ---- closing -------------------------------------------------------------------------------------
+    # ---- closing --------------------------------------------------------------------------------
 
     def _close_after_flush(self, conn: Connection, reason: CloseReason) -> None:
         self._closing.append((conn, reason))
@@ -356,35 +337,7 @@ class EventLoop:
                     self.options.close_timeout, conn._abort, CloseReason.TIMEOUT
                 )
 
-    # ---- accepting -----------------------------------------------------------------------------------
-
-    def _accept(self, accepted: list[Accepted]) -> None:
-        for connection in accepted:
-            on_accept = self._accepting.get(connection.listener)
-            if on_accept is None:  # unlistened by a callback of this very turn
-                os.close(connection.fd)
-                continue
-            if connection.listener in self._resting:
-                self._resting.discard(connection.listener)
-                logger.warning("%s: accepting again", self.name)
-            try:
-                on_accept(connection)
-            except Exception as exc:
-                self._log(exc)
-
-    def _rest(self, error: int, listener: int) -> None:
-        if listener not in self._resting:
-            self._resting.add(listener)
-            logger.warning(
-                "%s: cannot accept connections for now: %s", self.name, os.strerror(error)
-            )
-        self.call_later(_ACCEPT_PAUSE, self._accept_again, listener)
-
-    def _accept_again(self, listener: int) -> None:
-        if listener in self._accepting:
-            self._reactor.resume_accept(listener)
-
-    # ---- errors --------------------------------------------------------------------------------------
+    # ---- errors ---------------------------------------------------------------------------------
 
     def _guard(self, conn: Connection, callback: Callable[[Connection], Any]) -> Any:
         """Call back; an exception costs this connection only."""

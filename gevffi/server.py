@@ -68,7 +68,7 @@ class Server:
         self.loops: tuple[EventLoop, ...] = ()
         """The loops, while the server runs."""
 
-    # ---- running -------------------------------------------------------------------------------
+    # ---- running --------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Serve until `stop` (gev: Start). Blocks.
@@ -82,7 +82,7 @@ class Server:
         """
         if threading.current_thread() is not threading.main_thread():
             with self._serving():
-                self._wait(None)
+                self._wait()
             return
         ear, bell = socket.socketpair()
         with ear, bell, self._serving():
@@ -94,9 +94,9 @@ class Server:
             }
             wakeup = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
             try:
-                # A signal, or the end of a loop, rings; a lock could miss a signal that comes
-                # just before the thread falls asleep.
-                while self._running():
+                # A signal or the end of a loop rings. (A lock could miss a signal that comes
+                # just before the thread falls asleep.)
+                while not all(loop.finished for loop in self.loops):
                     ear.recv(64)
             finally:
                 self._bell = None
@@ -136,7 +136,7 @@ class Server:
         for loop in self.loops:
             loop.stop(timeout)
         if not any(loop.in_loop() for loop in self.loops):
-            self._wait(None)
+            self._wait()
 
     @contextlib.contextmanager
     def _serving(self) -> Iterator[None]:
@@ -147,7 +147,7 @@ class Server:
             self.stop(0)
             raise
         finally:
-            self._wait(None)
+            self._wait()
             self._end()
 
     def _begin(self) -> None:
@@ -203,12 +203,9 @@ class Server:
                 with contextlib.suppress(OSError):
                     bell.send(b"\0")
 
-    def _running(self) -> bool:
-        return any(thread.is_alive() for thread in self._threads)
-
-    def _wait(self, timeout: float | None) -> None:
+    def _wait(self) -> None:
         for thread in self._threads:
-            thread.join(timeout)
+            thread.join()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again = self._signalled
@@ -218,7 +215,7 @@ class Server:
 
     _signalled = False
 
-    # ---- accepting -----------------------------------------------------------------------------
+    # ---- accepting ------------------------------------------------------------------------------
 
     def _acceptor(self, loop: EventLoop) -> Callable[[Accepted], None]:
         if self.options.reuse_port or len(self.loops) == 1:
@@ -235,7 +232,7 @@ class Server:
 
         return accept
 
-    # ---- timers and what is known -----------------------------------------------------------------
+    # ---- timers and what is known ---------------------------------------------------------------
 
     def run_after(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
         """Call `callback(*args)` in `delay` seconds, on the first loop's thread (gev: RunAfter).

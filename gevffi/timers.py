@@ -106,5 +106,7 @@ class TimerQueue:
 def check_delay(name: str, seconds: float, *, zero: bool) -> float:
     """Return `seconds` if it can be a delay, else raise ValueError naming it."""
     if not (math.isfinite(seconds) and (seconds > 0 or (zero and seconds == 0))):
-        raise ValueError(f"{name} must be {'0 or more' if zero else 'more than 0'}, not {seconds!r}")
+        raise ValueError(
+            f"{name} must be {'0 or more' if zero else 'more than 0'}, not {seconds!r}"
+        )
     return seconds

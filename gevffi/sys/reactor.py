@@ -83,7 +83,7 @@ class Reactor:
         """Close every connection at once and free the loop. Nothing may be called after it."""
         ffi.release(self._loop)
 
-    # ---- a turn ----------------------------------------------------------------------------
+    # ---- a turn ---------------------------------------------------------------------------------
 
     def read_into(self, region: Region) -> None:
         """Read into `region` from now on."""
@@ -165,7 +165,7 @@ class Reactor:
             "sendmsg",
         )
 
-    # ---- listeners and connections ---------------------------------------------------------
+    # ---- listeners and connections --------------------------------------------------------------
 
     def listen(self, fd: int) -> int:
         """Accept from the listening socket `fd`; returns the listener's number."""
@@ -206,7 +206,7 @@ class Reactor:
 
     def pending(self, token: int) -> int:
         """Bytes that wait for the kernel."""
-        return max(0, lib.gev_conn_pending(self._loop, token))
+        return max(0, int(lib.gev_conn_pending(self._loop, token)))
 
     def queued(self, token: int) -> int:
         """Bytes ever given to `send` for this connection; negative when it is gone."""
@@ -218,4 +218,4 @@ class Reactor:
 
     def fileno(self, token: int) -> int:
         """The connection's descriptor, or -1."""
-        return max(-1, lib.gev_conn_fd(self._loop, token))
+        return max(-1, int(lib.gev_conn_fd(self._loop, token)))

@@ -1,0 +1,62 @@
+"""Calls that other threads ask a loop to make.
+
+A thread appends its call and wakes the loop; the loop makes the calls of a turn in the order they
+came. The wake-up costs a system call only when the loop sleeps, and only the first of many
+(`poller_epoll.c` tells how). The lock is there for the end: once the mailbox is closed nobody
+touches a loop that is gone, and nothing lies in it unseen.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+Call: TypeAlias = "tuple[Callable[..., object], tuple[Any, ...]]"
+
+
+class Mailbox:
+    """The calls waiting for one loop.
+
+    Args:
+        wake: ends the loop's wait; called from the threads that put calls in.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._calls: deque[Call] = deque()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def put(self, callback: Callable[..., object], args: tuple[Any, ...]) -> bool:
+        """Have the loop call `callback(*args)`; False when it has ended. From any thread."""
+        with self._lock:
+            if not self._closed:
+                self._calls.append((callback, args))
+                self._wake()
+            return not self._closed
+
+    def put_here(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        """The same on the loop's own thread, which need not be woken."""
+        self._calls.append((callback, args))
+
+    def run(self, failed: Callable[[Exception], None]) -> None:
+        """Make the calls there are; what they put in waits for the next turn."""
+        for _ in range(len(self._calls)):
+            callback, args = self._calls.popleft()
+            try:
+                callback(*args)
+            except Exception as exc:
+                failed(exc)
+
+    def close(self) -> list[Call]:
+        """Take no more calls, and return those that will not be made."""
+        with self._lock:
+            self._closed = True
+            left = list(self._calls)
+            self._calls.clear()
+            return left
