@@ -148,6 +148,16 @@ static void test_warm_and_cold(void) {
     gev_pool_close(pool);
 }
 
+static void test_closed_before_its_rings_are_given(void) {
+    gev_pool *pool = open_pool(MIB, 100, MIB);
+    gev_ring *first = take(pool, PAGE), *second = take(pool, PAGE);
+    gev_pool_close(pool);
+    gev_ring_give(first);
+    check_mirror(second, 3);
+    gev_ring_finalize(pool, second, second->base);
+    CHECK(mappings() == 0);
+}
+
 static void test_full_machine(void) {
     signal(SIGXFSZ, SIG_IGN);
     struct rlimit before, tight = {0, 0};
@@ -233,6 +243,8 @@ static void test_find(void) {
     CHECK(gev_find(text, 0, 11, "\r\n\r\n", 4) == -ENOENT);
     CHECK(gev_find(text, 12, 12, "", 0) == 0);
     CHECK(gev_find(text, 13, 12, "", 0) == -EINVAL);
+    CHECK(gev_find(NULL, 0, 0, NULL, 0) == 0);
+    CHECK(gev_find(NULL, 0, 0, "\r", 1) == -ENOENT);
 }
 
 int main(void) {
@@ -240,6 +252,7 @@ int main(void) {
     test_one_mapping_a_ring();
     test_bounds();
     test_warm_and_cold();
+    test_closed_before_its_rings_are_given();
     test_full_machine();
     test_fork();
     test_threads();

@@ -9,6 +9,10 @@
 ssize_t gev_find(const void *data, size_t start, size_t end, const void *needle, size_t size) {
     if (start > end)
         return -EINVAL;
+    if (size == 0)
+        return 0;
+    if (size > end - start) /* and so nothing below is asked of an empty buffer's NULL */
+        return -ENOENT;
     const uint8_t *from = (const uint8_t *)data + start;
     const uint8_t *found = memmem(from, end - start, needle, size);
     return found ? found - from : -ENOENT;

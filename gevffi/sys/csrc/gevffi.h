@@ -95,7 +95,7 @@ typedef struct gev_pool_stats {
 /* `max_bytes` bounds what is held at one time, `max_rings` what is carved (the kernel counts
  * mappings), `warm_bytes` what free rings may keep. */
 int gev_pool_open(gev_pool **pool, uint64_t max_bytes, uint64_t max_rings, uint64_t warm_bytes);
-/* Unmaps everything. Nobody may hold a ring. */
+/* Unmaps everything: now, or when the last ring that is still held comes back. */
 void gev_pool_close(gev_pool *pool);
 /* A ring of at least `size` bytes. Its contents are undefined. Thread-safe.
  * -EINVAL: no size; -ENOBUFS: over the pool's bounds; -ENOMEM, -ENOSPC, -EFBIG: the machine has,
@@ -103,6 +103,8 @@ void gev_pool_close(gev_pool *pool);
 int gev_pool_take(gev_pool *pool, size_t size, gev_ring **ring);
 /* Gives a ring back to its pool. Thread-safe. */
 void gev_ring_give(gev_ring *ring);
+/* The same in the form that a finalizer of `base` needs, which also keeps the pool alive. */
+void gev_ring_finalize(gev_pool *pool, gev_ring *ring, uint8_t *base);
 void gev_pool_read_stats(gev_pool *pool, gev_pool_stats *stats);
 /* fork(2): lock before it, unlock in the parent, drop and unlock in the child. A dropped pool's
  * memory turns into private zeros, gives nothing out any more (-ESTALE), and still takes rings

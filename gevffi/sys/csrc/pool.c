@@ -14,6 +14,9 @@
  * A ring belongs to its power for ever, so a burst of one size could use up max_rings for all
  * others. When a take would fail, slabs none of whose rings is held are therefore unmapped first.
  *
+ * A pool that is closed while rings are held lives on until they come back. Python needs that: when
+ * its collector finds a pool and its rings in one cycle, it ends them in any order.
+ *
  * fork(2): between gev_pool_lock and gev_pool_unlock the thread that forks may still give rings
  * back (Python may run finalizers there), so the lock is open to that thread. */
 #include "ring.h"
@@ -31,6 +34,7 @@ struct gev_pool {
     pthread_mutex_t mutex;
     _Atomic uintptr_t forker;   /* the thread between gev_pool_lock and unlock; 0 for none */
     int file;                   /* -1 after a drop */
+    bool closed;                /* and gone with the last ring that is held */
     unsigned int page_power;
     uint64_t file_end;          /* where in the file the next slab starts */
     uint64_t max_bytes, max_rings, max_warm_bytes;
@@ -104,7 +108,7 @@ int gev_pool_open(gev_pool **pool, uint64_t max_bytes, uint64_t max_rings, uint6
     return 0;
 }
 
-void gev_pool_close(gev_pool *pool) {
+static void destroy(gev_pool *pool) {
     for (unsigned int power = 0; power < POWERS; power++) {
         while (pool->warm[power])
             free(pop(pool->warm, power));
@@ -120,6 +124,15 @@ void gev_pool_close(gev_pool *pool) {
         close(pool->file);
     pthread_mutex_destroy(&pool->mutex);
     free(pool);
+}
+
+void gev_pool_close(gev_pool *pool) {
+    bool locked = lock(pool);
+    pool->closed = true;
+    bool last = pool->used_rings == 0;
+    unlock(pool, locked);
+    if (last)
+        destroy(pool);
 }
 
 static int carve(gev_pool *pool, size_t size, gev_ring **ring) {
@@ -243,7 +256,16 @@ void gev_ring_give(gev_ring *ring) {
     } else {
         push(pool->cold, ring);
     }
+    bool last = pool->closed && pool->used_rings == 0;
     unlock(pool, locked);
+    if (last)
+        destroy(pool);
+}
+
+void gev_ring_finalize(gev_pool *pool, gev_ring *ring, uint8_t *base) {
+    (void)pool;
+    (void)base;
+    gev_ring_give(ring);
 }
 
 void gev_pool_read_stats(gev_pool *pool, gev_pool_stats *stats) {
