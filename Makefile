@@ -1,0 +1,55 @@
+# Two commands do everything on a fresh machine:
+#   make demo   sets up, runs the echo server, drives it, prints what it did next to socketserver
+#   make test   sets up, runs the tests
+# PYTHON picks the interpreter, e.g. make test PYTHON=python3.12 VENV=.venv-3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SOURCES = setup.py pyproject.toml $(wildcard gevffi/*.py gevffi/sys/*.py gevffi/sys/csrc/*)
+
+.PHONY: demo test lint bench sanitize dist clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks
+
+# The test suite once more, with the C core under AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize: $(VENV)/.installed-test
+	$(BIN)/python tests/run_sanitized.py
+
+dist: $(VENV)/.installed-lint
+	$(BIN)/pip install --quiet build
+	$(BIN)/python -m build
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The package is installed in place, so that the tests run what is in the tree; a change to the C
+# files or to the build installs it again.
+$(VENV)/.installed: $(BIN)/python $(SOURCES)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-test $(VENV)/.installed-bench: $(VENV)/.installed-%: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[$*]'
+	touch $@
+
+# Types are checked with everything there that the tests and benchmarks import.
+$(VENV)/.installed-lint: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[lint,test,bench]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info gevffi/_ffi.c gevffi/*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
