@@ -51,10 +51,12 @@ class Arena:
         self.start = 0
         self._reactor.read_into(self.region)
 
-    def view(self, used: int) -> memoryview:
-        """The bytes up to `used`, to be sliced for this turn's messages."""
+    def view(self) -> memoryview:
+        """The bytes of this turn, to be sliced for its messages."""
         view = self.region.root()
-        return memoryview(view[:used].tobytes()) if self.copying else view
+        if self.copying:
+            return memoryview(view[: self._reactor.used()].tobytes())
+        return view
 
     def holds(self, view: memoryview) -> bool:
         """Whether nobody can change the bytes of `view` before the turn ends."""
@@ -65,18 +67,16 @@ class Arena:
         """Regions that only kept views hold. From any thread."""
         return sum(buffer() is not None for buffer in self._leased)
 
-    def settle(self, used: int) -> None:
-        """End a turn that filled the region up to `used`: decide where the next one starts."""
+    def settle(self) -> None:
+        """End a turn that has delivered messages: decide where the next one starts."""
         if self.copying:
-            self.start = 0
-            if COUNTS_ARE_TRUE and self.leases < self._max_leases:
-                self.copying = False
+            self.copying = not COUNTS_ARE_TRUE or self.leases >= self._max_leases
         elif not self.region.borrowed():
             self.start = 0
-        elif self._size - used >= MIN_FREE:
-            self.start = used
         else:
-            self._lease()
+            self.start = self._reactor.used()
+            if self._size - self.start < MIN_FREE:
+                self._lease()
 
     def _lease(self) -> None:
         self._leased = [buffer for buffer in self._leased if buffer() is not None]

@@ -32,8 +32,9 @@ from gevffi.mailbox import Mailbox
 from gevffi.options import Options
 from gevffi.outbox import LARGE, Outbox
 from gevffi.protocol import FrameTooLargeError, Protocol, ProtocolError, Receive
+from gevffi.sys.errors import check
 from gevffi.sys.memory import default_pool
-from gevffi.sys.reactor import Accepted, Change, Reactor
+from gevffi.sys.reactor import MORE, Accepted, Change, Reactor
 from gevffi.timers import Timer, TimerQueue, check_delay
 
 logger = logging.getLogger("gevffi")
@@ -247,32 +248,31 @@ class EventLoop:
     # ---- a turn ---------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        reactor = self._reactor
-        mailbox = self._mailbox
-        frames = reactor.poll(self._arena.start, 0 if mailbox else self._timers.timeout_ms())
-        changes, accepted, used = reactor.turn()
-        if accepted:
-            self._acceptor.hand_out(accepted)
+        calls, timers = self._mailbox.calls, self._timers
+        timeout = 0 if calls else timers.timeout_ms() if timers.heap else -1
+        found = self._reactor.poll(self._arena.start, timeout)
+        if found < 0:
+            check(found, "epoll_wait")
+        frames = found & ~MORE
         if frames:
-            self._deliver(frames, used)
-        if changes:
-            self._apply(changes)
-        if mailbox:
-            mailbox.run(self._log)
-        self._timers.run_due(self._log)
+            self._deliver(frames)
+        if found & MORE:
+            self._more()
+        if calls:
+            self._mailbox.run(self._log)
+        if timers.heap:
+            timers.run_due(self._log)
         self._outbox.flush()
         if self._closing:
             self._close_flushed()
-        self._arena.settle(used)
-        error = reactor.accept_error()
-        if error:
-            self._acceptor.rest(*error)
+        if frames:
+            self._arena.settle()
 
-    def _deliver(self, frames: int, used: int) -> None:
+    def _deliver(self, frames: int) -> None:
         conns = self._conns
         outbox = self._outbox
-        view = self._arena.view(used)
-        blob, tokens, ends = outbox.blob, outbox.tokens, outbox.ends
+        blob, pieces = outbox.blob, outbox.pieces
+        view = self._arena.view()
         for slot, start, end in self._reactor.frames(frames):
             conn: Any = conns[slot]
             try:
@@ -280,12 +280,21 @@ class EventLoop:
                 if reply is not None:
                     if len(reply) < LARGE:
                         blob += reply
-                        tokens.append(conn._token)
-                        ends.append(len(blob))
+                        pieces.append(conn._token)
+                        pieces.append(len(blob))
                     else:
                         outbox.add_large(conn._token, reply)
             except Exception as exc:
                 self._failed(conn, exc)
+
+    def _more(self) -> None:
+        changes, accepted, error, listener = self._reactor.more()
+        if changes:
+            self._apply(changes)
+        if accepted:
+            self._acceptor.hand_out(accepted)
+        if error:
+            self._acceptor.rest(error, listener)
 
     def _cut_again(self, conn: Connection) -> None:
         """After `resume_reading`: what a protocol had left in the buffer."""

@@ -25,29 +25,27 @@ class Mailbox:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._calls: deque[Call] = deque()
+        self.calls: deque[Call] = deque()
+        """What waits. Others only look whether it is empty."""
         self._lock = threading.Lock()
         self._closed = False
-
-    def __len__(self) -> int:
-        return len(self._calls)
 
     def put(self, callback: Callable[..., object], args: tuple[Any, ...]) -> bool:
         """Have the loop call `callback(*args)`; False when it has ended. From any thread."""
         with self._lock:
             if not self._closed:
-                self._calls.append((callback, args))
+                self.calls.append((callback, args))
                 self._wake()
             return not self._closed
 
     def put_here(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
         """The same on the loop's own thread, which need not be woken."""
-        self._calls.append((callback, args))
+        self.calls.append((callback, args))
 
     def run(self, failed: Callable[[Exception], None]) -> None:
         """Make the calls there are; what they put in waits for the next turn."""
-        for _ in range(len(self._calls)):
-            callback, args = self._calls.popleft()
+        for _ in range(len(self.calls)):
+            callback, args = self.calls.popleft()
             try:
                 callback(*args)
             except Exception as exc:
@@ -57,6 +55,6 @@ class Mailbox:
         """Take no more calls, and return those that will not be made."""
         with self._lock:
             self._closed = True
-            left = list(self._calls)
-            self._calls.clear()
+            left = list(self.calls)
+            self.calls.clear()
             return left

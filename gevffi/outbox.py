@@ -5,9 +5,10 @@ ones go to the kernel by pointer, without a copy, where that is safe: from `byte
 change, and from the arena, which nobody writes to before the turn is over. Any other large buffer
 is copied once, since its owner may change it before the turn ends.
 
-    blob     |piece 0|piece 1|piece 3|         tokens   A   A  ~B   C
-                     ^       ^       ^         ends     10  20  20  34
-    large    [piece 2]                         (a large piece: inverted token, no bytes in blob)
+    blob     |piece 0|piece 1|piece 3|
+                     ^       ^       ^
+    pieces   A 10    A 20   ~B 9000    C 34       token and end in the blob; or, for a large one,
+    large                  [piece 2]              inverted token and size
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ _FLUSH_AT = 1 << 20
 class Outbox:
     """The unsent pieces of a turn. Belongs to the loop's thread."""
 
-    __slots__ = ("_arena", "_reactor", "blob", "ends", "large", "tokens")
+    __slots__ = ("_arena", "_reactor", "blob", "large", "pieces")
 
     def __init__(self, reactor: Reactor, arena: Arena) -> None:
         self._reactor = reactor
         self._arena = arena
+        # Emptied, never replaced: the loop's inner loop holds on to these very objects.
         self.blob = bytearray()
-        self.tokens: list[int] = []
-        self.ends: list[int] = []
+        self.pieces: list[int] = []
         self.large: list[Any] = []
 
     def add(self, token: int, data: Any) -> None:
@@ -42,32 +43,33 @@ class Outbox:
             TypeError: `data` is not bytes-like.
         """
         if len(data) < LARGE:
-            self.blob += data
-            self.tokens.append(token)
-            self.ends.append(len(self.blob))
-            if len(self.blob) > _FLUSH_AT:
+            blob = self.blob
+            blob += data
+            self.pieces.append(token)
+            self.pieces.append(len(blob))
+            if len(blob) > _FLUSH_AT:
                 self.flush()
         else:
             self.add_large(token, data)
 
     def add_large(self, token: int, data: Any) -> None:
         """Queue `data` by pointer."""
+        size = len(data)
         if type(data) is not bytes:
             view = memoryview(data)
+            size = view.nbytes
             if not (view.contiguous and self._arena.holds(view)):
                 data = bytes(view)
         self.large.append(data)
-        self.tokens.append(~token)
-        self.ends.append(len(self.blob))
+        self.pieces.append(~token)
+        self.pieces.append(size)
 
     def flush(self) -> None:
         """Send everything."""
-        if self.tokens:
+        if self.pieces:
             try:
-                self._reactor.send(self.tokens, self.ends, self.blob, self.large)
+                self._reactor.send(self.pieces, self.blob, self.large)
             finally:
-                # Emptied in place: the loop's inner loop holds these very objects.
                 self.blob.clear()
-                self.tokens.clear()
-                self.ends.clear()
+                self.pieces.clear()
                 self.large.clear()

@@ -51,38 +51,34 @@ class TimerQueue:
     """The timers of one loop. Belongs to the loop's thread."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Timer]] = []
+        self.heap: list[tuple[float, int, Timer]] = []
+        """Due time, order and timer. Others only look whether it is empty."""
         self._order = count()  # timers due at the same time run in the order they were made
         self.shells = 0
         """Cancelled entries still in the heap. Other threads may count at once and lose one,
         which only puts the rebuilding off."""
 
-    def __len__(self) -> int:
-        return len(self._heap)
-
     def add(self, timer: Timer, delay: float) -> None:
         """Have `timer` called in `delay` seconds, and from then on at its interval."""
-        if self.shells > 64 and self.shells > len(self._heap) // 2:
-            self._heap = [entry for entry in self._heap if not entry[2].cancelled]
-            heapq.heapify(self._heap)
+        if self.shells > 64 and self.shells > len(self.heap) // 2:
+            self.heap = [entry for entry in self.heap if not entry[2].cancelled]
+            heapq.heapify(self.heap)
             self.shells = 0
         timer._queue = self
-        heapq.heappush(self._heap, (time.monotonic() + delay, next(self._order), timer))
+        heapq.heappush(self.heap, (time.monotonic() + delay, next(self._order), timer))
 
     def timeout_ms(self) -> int:
-        """Milliseconds until the first timer is due, rounded up; -1 when there is none."""
-        if not self._heap:
-            return -1
-        left = self._heap[0][0] - time.monotonic()
+        """Milliseconds until the first timer is due, rounded up. There is one."""
+        left = self.heap[0][0] - time.monotonic()
         return min(max(0, math.ceil(left * 1000)), 0x7FFFFFFF)
 
     def run_due(self, failed: Callable[[Exception], None]) -> None:
         """Call what is due. An exception goes to `failed` and the timer goes on."""
         now = time.monotonic()
-        for _turn in range(len(self._heap)):  # what the callbacks add waits for the next turn
-            if self._heap[0][0] > now:
+        for _turn in range(len(self.heap)):  # what the callbacks add waits for the next turn
+            if self.heap[0][0] > now:
                 break
-            due, _order, timer = heapq.heappop(self._heap)
+            due, _order, timer = heapq.heappop(self.heap)
             callback, args = timer._callback, timer._args
             if callback is None:
                 self.shells = max(0, self.shells - 1)
@@ -94,9 +90,7 @@ class TimerQueue:
             else:
                 # A loop that was held up skips the calls it missed instead of making them in a row.
                 missed = (now - due) // interval
-                heapq.heappush(
-                    self._heap, (due + (missed + 1) * interval, next(self._order), timer)
-                )
+                heapq.heappush(self.heap, (due + (missed + 1) * interval, next(self._order), timer))
             try:
                 callback(*args)
             except Exception as exc:

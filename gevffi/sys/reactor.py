@@ -9,7 +9,7 @@ Everything here belongs to the loop's thread, but for `wake`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from enum import IntFlag
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,6 +19,10 @@ from gevffi.sys.errors import check
 from gevffi.sys.memory import Pool, Region
 
 _ADDRESS_ROOM = 112
+_BYTES = ffi.typeof("uint8_t[]")
+
+MORE: int = lib.GEV_MORE
+"""In what `Reactor.poll` returns: there is more than frames."""
 
 
 class Change(IntFlag):
@@ -74,10 +78,15 @@ class Reactor:
         self._pool = pool  # the C loop takes rings from it for as long as it lives
         loop = self._loop = ffi.gc(out[0], lib.gev_loop_close)
         turn = self._turn = lib.gev_loop_turn(loop)
-        self._frames = (turn.frame_slot, turn.frame_start, turn.frame_end)
+        self._frames = turn.frames
         self._changes = (turn.change_slot, turn.change_what, turn.change_reason)
-        self._poll = partial(lib.gev_loop_poll, loop)
         self._send = partial(lib.gev_loop_send, loop)
+        self.poll: Callable[[int, int], int] = partial(lib.gev_loop_poll, loop)
+        """`poll(start, timeout_ms)`: wait, accept, read into the arena from `start` on, flush.
+
+        Returns the number of frames, plus MORE when `more` has something to tell, or -errno.
+        Runs without the GIL. Results stay valid until the next call.
+        """
 
     def close(self) -> None:
         """Close every connection at once and free the loop. Nothing may be called after it."""
@@ -90,30 +99,19 @@ class Reactor:
         self._region = region
         lib.gev_loop_arena(self._loop, region.base, region.size)
 
-    def poll(self, start: int, timeout_ms: int) -> int:
-        """Wait, accept, read into the arena from `start` on, and flush; without the GIL.
-
-        Returns the number of frames. Results stay valid until the next call.
-        """
-        frames: int = self._poll(start, timeout_ms)
-        if frames < 0:
-            check(frames, "epoll_wait")
-        return frames
-
     def frames(self, count: int) -> Iterable[tuple[int, int, int]]:
         """The turn's frames: slot, and where in the arena it starts and ends."""
-        slots, starts, ends = self._frames
-        return zip(
-            ffi.unpack(slots, count),
-            ffi.unpack(starts, count),
-            ffi.unpack(ends, count),
-            strict=False,
-        )
+        numbers = iter(ffi.unpack(self._frames, 3 * count))
+        return zip(numbers, numbers, numbers)  # noqa: B905 - strict would be checked for nothing
 
-    def turn(self) -> tuple[int, int, int]:
-        """How many changes and accepted connections there are, and how full the arena is."""
+    def used(self) -> int:
+        """How far the turn has filled the arena."""
+        return int(self._turn.used)
+
+    def more(self) -> tuple[int, int, int, int]:
+        """Changes, accepted connections, the errno that made a listener pause, and which one."""
         turn = self._turn
-        return turn.changes, turn.accepted, turn.used
+        return turn.changes, turn.accepted, turn.accept_error, turn.accept_listener
 
     def changes(self, count: int) -> Iterable[tuple[int, int, int]]:
         """The turn's changes: slot, `Change` bits, and the reason's number."""
@@ -136,34 +134,28 @@ class Reactor:
             result.append(Accepted(turn.accepted_listener[i], turn.accepted_fd[i], peer))
         return result
 
-    def accept_error(self) -> tuple[int, int] | None:
-        """The errno that made a listener pause in this turn and the listener, or None."""
-        turn = self._turn
-        return (turn.accept_error, turn.accept_listener) if turn.accept_error else None
-
     def wake(self) -> None:
         """End the wait under way, or the next one. From any thread."""
         check(lib.gev_loop_wake(self._loop), "eventfd_write")
 
-    def send(
-        self, tokens: list[int], ends: list[int], blob: bytearray, large: Sequence[Any]
-    ) -> None:
-        """Send what a turn gathered; without the GIL. See `gev_loop_send`."""
-        pieces: Any = ffi.NULL
-        held = [ffi.from_buffer(piece) for piece in large]
-        if held:
-            pieces = ffi.new("gev_piece[]", [(piece, len(piece)) for piece in held])
-        count = len(tokens)
-        check(
-            self._send(
-                count,
-                ffi.new("int64_t[]", tokens),
-                ffi.new("uint32_t[]", ends),
-                ffi.from_buffer(blob),
-                pieces,
-            ),
-            "sendmsg",
+    def send(self, pieces: list[int], blob: bytearray, large: list[Any]) -> None:
+        """Send what a turn gathered; without the GIL. See `gev_loop_send`.
+
+        Args:
+            pieces: `token, end` or `~token, size`, for one piece after the other.
+            blob: the small pieces.
+            large: the large ones: contiguous buffers that nobody changes meanwhile.
+        """
+        result = self._send(
+            len(pieces) // 2,
+            ffi.new("int64_t[]", pieces),
+            ffi.from_buffer(blob) if blob else ffi.NULL,
+            ffi.new("uint8_t *[]", [ffi.from_buffer(_BYTES, piece) for piece in large])
+            if large
+            else ffi.NULL,
         )
+        if result < 0:
+            check(result, "sendmsg")
 
     # ---- listeners and connections --------------------------------------------------------------
 

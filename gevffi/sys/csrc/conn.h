@@ -54,9 +54,10 @@ typedef struct gev_listener {
     bool watched;
 } gev_listener;
 
-typedef struct gev_link {
+typedef struct gev_link {    /* a piece during gev_loop_send */
+    const uint8_t *base;
+    size_t size;
     int32_t next;            /* piece of the same connection, -1 at the end */
-    int32_t large;           /* place among the large pieces, -1: it is in the blob */
 } gev_link;
 
 enum { IDLE_BUCKETS = 1024, IDLE_STEP_MS = 50 };
@@ -67,6 +68,8 @@ struct gev_loop {
     gev_poller *poller;
     uint8_t *arena;
     uint32_t arena_size;
+
+    int32_t frames;          /* of this turn */
 
     gev_conn *conns;         /* the table; a slot is an index into it */
     int32_t capacity;

@@ -144,15 +144,12 @@ enum {
 
 /* What one gev_loop_poll found. The arrays have room for max_events entries. */
 typedef struct gev_turn {
-    int32_t frames;
     int32_t changes;
     int32_t accepted;
     int32_t accept_error;        /* errno that made a listener pause, 0 for none */
     int32_t accept_listener;     /* which one */
     uint32_t used;               /* the arena is filled up to here */
-    int32_t *frame_slot;         /* frame i came from this slot */
-    uint32_t *frame_start;       /* and is arena[start:end] */
-    uint32_t *frame_end;
+    int32_t *frames;             /* three numbers each: slot, and arena[start:end] */
     int32_t *change_slot;
     int32_t *change_what;
     int32_t *change_reason;      /* with GEV_CHANGE_CLOSED */
@@ -168,8 +165,12 @@ void gev_loop_close(gev_loop *loop);
 gev_turn *gev_loop_turn(gev_loop *loop);
 /* Where to read into from now on. */
 void gev_loop_arena(gev_loop *loop, uint8_t *base, uint32_t size);
+/* Added to what gev_loop_poll returns when its turn has more than frames. */
+enum { GEV_MORE = 1 << 24 };
+
 /* One turn: waits (timeout_ms < 0: for ever), accepts, reads into arena[start:], flushes.
- * Returns the number of frames. What it reports stays valid until the next call. */
+ * Returns the number of frames, plus GEV_MORE if there are changes, accepted connections or an
+ * accept_error. What it reports stays valid until the next call. */
 int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms);
 /* From any thread: ends the wait under way, or the next one. */
 int gev_loop_wake(gev_loop *loop);
@@ -184,12 +185,12 @@ int gev_loop_resume_accept(gev_loop *loop, int listener);
  * After an error the descriptor is still the caller's. */
 int64_t gev_loop_adopt(gev_loop *loop, int fd);
 
-/* Sends pieces, each to the connection tokens[i], in order: blob[ends[i-1]:ends[i]]; or, where
- * tokens[i] is negative, the next of `large` to the connection ~tokens[i]. The pieces of one
- * connection leave together. What the kernel does not take is copied. Pieces for connections that
- * are gone are dropped. */
-int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *tokens, const uint32_t *ends,
-                  const uint8_t *blob, const gev_piece *large);
+/* Sends pieces, in order. Each is a pair of numbers: `token, end` for blob[previous end:end], or
+ * `~token, size` for that many bytes at the next address in `large`. The pieces of one connection
+ * leave together. What the kernel does not take is copied. Pieces for connections that are gone are
+ * dropped. */
+int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *pieces, const uint8_t *blob,
+                  const uint8_t *const *large);
 
 /* All of these give -ENOTCONN for a connection that has closed. */
 /* Stops reading, sends what waits, then closes. 1: it is closed already. 0: later. */

@@ -168,13 +168,25 @@ static bool gather(sender *s, const uint8_t *base, size_t size)
 }
 
 /* Links pieces into chains; returns the number of senders. */
-static int32_t link_pieces(gev_loop *loop, int32_t count, const int64_t *tokens)
+static int32_t link_pieces(gev_loop *loop, int32_t count, const int64_t *pieces,
+                           const uint8_t *blob, const uint8_t *const *large)
 {
-    int32_t senders = 0, larges = 0;
+    int32_t senders = 0;
+    int64_t start = 0;
     for (int32_t i = 0; i < count; i++) {
-        bool is_large = tokens[i] < 0;
-        gev_conn *conn = gev_conn_at(loop, is_large ? ~tokens[i] : tokens[i]);
-        loop->chain[i] = (gev_link){.next = -1, .large = is_large ? larges++ : -1};
+        int64_t token = pieces[2 * i], number = pieces[2 * i + 1];
+        gev_link *piece = &loop->chain[i];
+        piece->next = -1;
+        if (token < 0) {
+            token = ~token;
+            piece->base = *large++;
+            piece->size = (size_t)number;
+        } else {
+            piece->base = blob + start;
+            piece->size = (size_t)(number - start);
+            start = number;
+        }
+        gev_conn *conn = gev_conn_at(loop, token);
         if (!conn || conn->state & (CONN_DRAINING | CONN_BROKEN | CONN_HALF_CLOSING))
             continue;
         if (conn->first_piece < 0) {
@@ -204,13 +216,13 @@ static int room_for(gev_loop *loop, int32_t count)
     return 0;
 }
 
-int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *tokens, const uint32_t *ends,
-                  const uint8_t *blob, const gev_piece *large)
+int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *pieces, const uint8_t *blob,
+                  const uint8_t *const *large)
 {
     int error = room_for(loop, count);
     if (error)
         return error;
-    int32_t senders = link_pieces(loop, count, tokens);
+    int32_t senders = link_pieces(loop, count, pieces, blob, large);
     sender s = {.loop = loop};
     for (int32_t i = 0; i < senders; i++) {
         s.conn = &loop->conns[loop->senders[i]];
@@ -219,14 +231,8 @@ int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *tokens, const ui
         int32_t piece = s.conn->first_piece;
         bool open = true;
         s.conn->first_piece = -1;
-        for (; piece >= 0 && open; piece = loop->chain[piece].next) {
-            int32_t large_piece = loop->chain[piece].large;
-            uint32_t start = piece ? ends[piece - 1] : 0;
-            if (large_piece >= 0)
-                open = gather(&s, large[large_piece].base, large[large_piece].size);
-            else
-                open = gather(&s, blob + start, ends[piece] - start);
-        }
+        for (; piece >= 0 && open; piece = loop->chain[piece].next)
+            open = gather(&s, loop->chain[piece].base, loop->chain[piece].size);
         if (open && s.count)
             put(&s);
     }

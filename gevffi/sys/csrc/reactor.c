@@ -37,9 +37,7 @@ static const uint64_t LISTENER = (uint64_t)1 << LISTENER_BIT;
 
 static int turn_open(gev_turn *turn, size_t room)
 {
-    turn->frame_slot = calloc(room, sizeof *turn->frame_slot);
-    turn->frame_start = calloc(room, sizeof *turn->frame_start);
-    turn->frame_end = calloc(room, sizeof *turn->frame_end);
+    turn->frames = calloc(room, 3 * sizeof *turn->frames);
     turn->change_slot = calloc(room, sizeof *turn->change_slot);
     turn->change_what = calloc(room, sizeof *turn->change_what);
     turn->change_reason = calloc(room, sizeof *turn->change_reason);
@@ -47,18 +45,16 @@ static int turn_open(gev_turn *turn, size_t room)
     turn->accepted_listener = calloc(ACCEPT_ROOM, sizeof *turn->accepted_listener);
     turn->accepted_size = calloc(ACCEPT_ROOM, sizeof *turn->accepted_size);
     turn->accepted_address = calloc(ACCEPT_ROOM, ADDRESS_ROOM);
-    return turn->frame_slot && turn->frame_start && turn->frame_end && turn->change_slot
-                   && turn->change_what && turn->change_reason && turn->accepted_fd
-                   && turn->accepted_listener && turn->accepted_size && turn->accepted_address
+    return turn->frames && turn->change_slot && turn->change_what && turn->change_reason
+                   && turn->accepted_fd && turn->accepted_listener && turn->accepted_size
+                   && turn->accepted_address
                ? 0
                : -ENOMEM;
 }
 
 static void turn_close(gev_turn *turn)
 {
-    free(turn->frame_slot);
-    free(turn->frame_start);
-    free(turn->frame_end);
+    free(turn->frames);
     free(turn->change_slot);
     free(turn->change_what);
     free(turn->change_reason);
@@ -238,10 +234,10 @@ static void read_frame(gev_loop *loop, gev_conn *conn)
     ssize_t got = receive(conn->fd, loop->arena + turn->used, room);
     if (got > 0) {
         conn->active = loop->now;
-        turn->frame_slot[turn->frames] = (int32_t)(conn - loop->conns);
-        turn->frame_start[turn->frames] = turn->used;
-        turn->frame_end[turn->frames] = turn->used + (uint32_t)got;
-        turn->frames++;
+        int32_t *frame = turn->frames + 3 * (size_t)loop->frames++;
+        frame[0] = (int32_t)(conn - loop->conns);
+        frame[1] = (int32_t)turn->used;
+        frame[2] = (int32_t)(turn->used + (uint32_t)got);
         turn->used += ((uint32_t)got + ARENA_ALIGN - 1) & ~(uint32_t)(ARENA_ALIGN - 1);
         if (turn->used > loop->arena_size)
             turn->used = loop->arena_size;
@@ -308,7 +304,7 @@ int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
 {
     gev_turn *turn = &loop->turn;
     gev_conn_release_told(loop);
-    turn->frames = turn->changes = turn->accepted = turn->accept_error = 0;
+    loop->frames = turn->changes = turn->accepted = turn->accept_error = 0;
     turn->used = start;
     if (loop->served == loop->ready) {
         if (loop->first_changed >= 0)
@@ -325,5 +321,6 @@ int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
         serve(loop, &loop->events[loop->served++]);
     gev_idle_expire(loop);
     gev_conn_report_changes(loop);
-    return turn->frames;
+    bool more = turn->changes || turn->accepted || turn->accept_error;
+    return loop->frames + (more ? GEV_MORE : 0);
 }
