@@ -72,7 +72,7 @@ class RingBuffer(ReadBuffer):
     _region: Region | None  # None once it is closed
     _size: int  # of the region
     _first: int  # the size it started with
-    _clean: int  # bytes from `_end` on that may be written without looking
+    _clean: int  # bytes from `_end` on that may be written without looking; within `_limit`
 
     def __init__(
         self, capacity: int = 4096, limit: int = 16 << 20, pool: Pool | None = None
@@ -169,7 +169,7 @@ class RingBuffer(ReadBuffer):
         """Go on in `region`, whose first `held` bytes are what there is to read."""
         self._region = region
         self._size = region.size
-        self._clean = region.size - held
+        self._clean = min(region.size, self._limit) - held
         self._window(region.root(), 0, held)
 
     def _make_room(self, n: int) -> None:
@@ -187,7 +187,7 @@ class RingBuffer(ReadBuffer):
         if borrowed or held + n > region.size:
             self._move(max(held + n, region.size))
         else:
-            self._clean = region.size - held
+            self._clean = min(region.size, self._limit) - held
 
     def _move(self, size: int) -> None:
         """Take what there is to read to a fresh region of `size` bytes at least."""

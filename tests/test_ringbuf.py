@@ -216,6 +216,16 @@ def test_past_the_limit_nothing_is_written(pool: Pool) -> None:
         assert buffer.is_full
 
 
+def test_the_limit_holds_where_the_ring_has_room(pool: Pool) -> None:
+    with RingBuffer(capacity=100, limit=100, pool=pool) as buffer:
+        buffer.write(bytes(100))
+        with pytest.raises(BufferError, match="cannot write 1 bytes: 100 are held"):
+            buffer.write(b"x")
+        buffer.retrieve(1)
+        buffer.write(b"x")
+        assert buffer.is_full
+
+
 def test_without_memory_nothing_is_lost(pool: Pool) -> None:
     small = Pool(max_bytes=2 * PAGE)
     with RingBuffer(pool=small) as buffer:
