@@ -1,0 +1,177 @@
+"""`python -m benchmarks`: measures gevffi beside its peers and writes down what came out."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import chart, machine, report, terminal
+from benchmarks.build import SOURCES, build
+from benchmarks.cases import CASES, IDLE
+from benchmarks.errors import BenchmarkError
+from benchmarks.idle import connections_allowed, measure_idle
+from benchmarks.process import ROOT, Cores, raise_file_limit
+from benchmarks.registry import PEERS
+from benchmarks.run import run_case
+from benchmarks.samples import IdleSample, Sample
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a run takes.
+
+    Attributes:
+        rounds: measurements of each server in each case.
+        seconds: length of a window.
+        warmup: seconds of load before it.
+        idle_share: how many of the idle connections are opened.
+        idle_seconds: how long they are watched.
+    """
+
+    rounds: int
+    seconds: float
+    warmup: float
+    idle_share: float
+    idle_seconds: float
+
+
+# Above this load average something else is running, and the figures are to be taken with care.
+BUSY_LOAD = 1.0
+FULL = Plan(rounds=5, seconds=2.0, warmup=1.0, idle_share=1.0, idle_seconds=2.0)
+QUICK = Plan(rounds=2, seconds=0.3, warmup=0.2, idle_share=0.2, idle_seconds=0.3)
+
+
+def _rounds(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"at least 1, not {text}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and 0.05 <= value <= 600):
+        raise argparse.ArgumentTypeError(f"from 0.05 to 600, not {text}")
+    return value
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="everything in under a minute, for a first look"
+    )
+    parser.add_argument(
+        "--rounds", type=_rounds, metavar="N", help=f"rounds a case ({FULL.rounds})"
+    )
+    parser.add_argument(
+        "--seconds", type=_seconds, metavar="S", help=f"length of a window ({FULL.seconds:g})"
+    )
+    parser.add_argument(
+        "--case", nargs="+", choices=[*CASES, IDLE.name], metavar="NAME", help="only these cases"
+    )
+    parser.add_argument(
+        "--peer", nargs="+", choices=list(PEERS), metavar="NAME", help="only these servers"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        default=ROOT / "benchmarks" / "results",
+        help="where the results go (benchmarks/results)",
+    )
+    return parser.parse_args(arguments)
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """The plan that was asked for; `--rounds` and `--seconds` win over `--quick`."""
+    plan = QUICK if options.quick else FULL
+    if options.rounds is not None:
+        plan = replace(plan, rounds=options.rounds)
+    if options.seconds is not None:
+        plan = replace(plan, seconds=options.seconds)
+    return plan
+
+
+def measure_all(
+    console: Console, plan: Plan, cases: Sequence[str], peers: Sequence[str], command: str
+) -> report.Results:
+    """Run the cases with those of `peers` that are here.
+
+    Raises:
+        BenchmarkError: a measurement failed, or none of the peers is in any of the cases.
+    """
+    described = machine.describe()
+    load = os.getloadavg()[0]
+    cores = Cores.available()
+    files = raise_file_limit()
+    for name in SOURCES:
+        build(name)
+    absent = {name: why for name in peers if (why := PEERS[name].absent()) is not None}
+    here = [name for name in peers if name not in absent]
+    work = [
+        (case, [name for name in case.peers if name in here])
+        for case in CASES.values()
+        if case.name in cases
+    ]
+    watched = [name for name in IDLE.connections if name in here and IDLE.name in cases]
+    steps = sum(len(names) for _, names in work) * plan.rounds + len(watched)
+    if not steps:
+        why = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
+        raise BenchmarkError(f"nothing to measure: no such peer in these cases. {why}".strip())
+    samples: list[Sample] = []
+    idle: list[IdleSample] = []
+    notes: list[str] = []
+    if load > BUSY_LOAD:
+        notes.append(f"the machine was busy before this began (load average {load:.1f})")
+    with terminal.Bar(console, steps) as bar:
+        for case, names in work:
+            samples += run_case(
+                case, names, plan.rounds, plan.seconds, plan.warmup, cores, bar.step
+            )
+        for name in watched:
+            wanted = round(IDLE.connections[name] * plan.idle_share)
+            count = connections_allowed(wanted, files)
+            if count < wanted:
+                notes.append(
+                    f"{IDLE.name}: {name} held {count:,} connections instead of {wanted:,}, "
+                    f"because {files:,} open files are allowed"
+                )
+            bar.step(f"{IDLE.name}  {name}  {count:,} connections")
+            idle.append(measure_idle(IDLE, name, count, plan.idle_seconds, cores))
+    return report.Results(described, command, asdict(plan), absent, notes, samples, idle)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run; returns the exit status."""
+    options = parse(arguments)
+    console = Console()
+    command = shlex.join(["python", "-m", "benchmarks", *arguments])
+    cases = options.case or [*CASES, IDLE.name]
+    try:
+        results = measure_all(
+            console, plan_of(options), cases, options.peer or list(PEERS), command
+        )
+    except BenchmarkError as exc:
+        print(f"benchmarks: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("benchmarks: stopped", file=sys.stderr)
+        return 130
+    report.write(results, options.output)
+    chart.draw(results, options.output / "chart.png")
+    terminal.show(console, results)
+    console.print(f"written to {options.output}: results.json, results.csv, table.md, chart.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

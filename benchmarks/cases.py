@@ -1,0 +1,112 @@
+"""The workloads, and what gevffi has to reach in each.
+
+A target is a ratio: what gevffi does divided by what the peer does, messages per second of server
+CPU unless the case says otherwise. They are written here, beside the workload, so that every
+report shows the figure, the target and whether it was met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+ECHO = ("gevffi", "c-epoll", "uvloop", "asyncio", "socketserver")
+
+
+@dataclass(frozen=True)
+class Case:
+    """An echo workload.
+
+    Attributes:
+        name: what the command line and the results call it.
+        connections: how many stay open.
+        size: bytes in a message, the length prefix included when framed.
+        depth: messages in flight on each connection.
+        peers: who is measured; the first is the one compared with the others.
+        framed: messages carry a 4-byte length prefix.
+        pinned: server and load have a core each; otherwise both may use both.
+        targets: the ratio to reach against a peer.
+    """
+
+    name: str
+    connections: int
+    size: int
+    depth: int
+    peers: tuple[str, ...] = ECHO
+    framed: bool = False
+    pinned: bool = True
+    targets: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def subject(self) -> str:
+        """The peer that the others are compared with."""
+        return self.peers[0]
+
+    @property
+    def compares(self) -> str:
+        """The figure ratios are made of.
+
+        CPU time, which other work on the machine disturbs least; the rate where both cores are
+        free to use, because there the point is what a server makes of them.
+        """
+        return "messages_per_cpu_second" if self.pinned else "messages_per_second"
+
+    @property
+    def about(self) -> str:
+        """The workload in words."""
+        size = f"{self.size // 1024} KiB" if self.size % 1024 == 0 else f"{self.size} B"
+        words = f"{self.connections} connections x {size}, depth {self.depth}"
+        words += ", length-prefixed" if self.framed else ""
+        return words + ("" if self.pinned else ", both cores for both")
+
+
+@dataclass(frozen=True)
+class IdleCase:
+    """Open connections that say nothing: what each costs in memory, and all of them in CPU.
+
+    Attributes:
+        name: what the command line and the results call it.
+        connections: how many are held open, by peer.
+        max_bytes: memory a connection that gevffi may use at most.
+        max_cpu_share: the share of a core that counts as idle: clock noise, not work.
+    """
+
+    name: str
+    connections: Mapping[str, int]
+    max_bytes: int
+    max_cpu_share: float
+
+
+_ALL = (
+    Case("100x64B", 100, 64, 1, targets={"c-epoll": 0.97, "uvloop": 1.15, "socketserver": 1.6}),
+    Case("1000x64B", 1000, 64, 1, targets={"c-epoll": 0.95, "uvloop": 1.25, "socketserver": 1.9}),
+    Case("50x1KiB", 50, 1024, 16, targets={"c-epoll": 0.85, "uvloop": 1.0, "socketserver": 1.5}),
+    Case("10x16KiB", 10, 16384, 1, targets={"c-epoll": 0.95, "uvloop": 1.1, "socketserver": 1.4}),
+    Case(
+        "1000x64B-two-cores",
+        1000,
+        64,
+        1,
+        peers=("gevffi", "socketserver"),
+        pinned=False,
+        targets={"socketserver": 3.0},
+    ),
+    Case(
+        "framed-64B",
+        50,
+        64,
+        32,
+        peers=("gevffi-unpacket", "gevffi", "uvloop-framed"),
+        framed=True,
+    ),
+)
+
+CASES = {case.name: case for case in _ALL}
+
+IDLE = IdleCase(
+    "idle",
+    # A thread each is what socketserver gives a connection, so it holds fewer.
+    {"gevffi": 15000, "uvloop": 15000, "asyncio": 15000, "c-epoll": 15000, "socketserver": 2000},
+    max_bytes=640,
+    max_cpu_share=0.001,
+)

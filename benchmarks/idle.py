@@ -1,0 +1,73 @@
+"""The idle case: thousands of connections that say nothing.
+
+Each connection echoes one message, so that the server has surely accepted it and has done for it
+whatever it does for a connection in use, and then stays silent. The memory a connection costs is
+the growth of the server's PSS from the first connection to the last; what the kernel keeps for a
+socket is the same for every server and not in it. Then the CPU clock is read, and read again
+after a while: a server with nothing to do should do nothing.
+
+The connections are held by the harness itself. The server is ended before they are closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+
+from benchmarks.cases import IdleCase
+from benchmarks.errors import BenchmarkError
+from benchmarks.process import Cores, Running, cpu_seconds, pss_bytes, serving
+from benchmarks.registry import PEERS
+from benchmarks.samples import IdleSample
+
+MESSAGE = bytes(range(64))
+# Descriptors for everything that is not one of the connections, in the harness or the server.
+SPARE_FILES = 200
+ANSWER_SECONDS = 10.0
+SETTLE_SECONDS = 0.2
+
+
+def connections_allowed(wanted: int, file_limit: int) -> int:
+    """How many connections a process may hold under a limit of `file_limit` descriptors."""
+    return min(wanted, file_limit - SPARE_FILES)
+
+
+def _connect(server: Running) -> socket.socket:
+    """Open a connection and see one message echoed on it."""
+    connection = socket.socket()
+    try:
+        connection.settimeout(ANSWER_SECONDS)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(MESSAGE)
+        answer = b""
+        while len(answer) < len(MESSAGE) and (more := connection.recv(len(MESSAGE))):
+            answer += more
+        if answer != MESSAGE:
+            raise BenchmarkError(f"a message of {len(MESSAGE)} bytes came back as {answer!r}")
+    except OSError as exc:
+        connection.close()
+        raise BenchmarkError(f"not answered: {exc}") from exc
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def measure_idle(
+    case: IdleCase, peer: str, connections: int, seconds: float, cores: Cores
+) -> IdleSample:
+    """Hold `connections` open to one server and watch it for `seconds`."""
+    with contextlib.ExitStack() as held, serving(peer, PEERS[peer].command, cores.server) as server:
+        held.enter_context(_connect(server))
+        before = pss_bytes(server.pid)
+        for _ in range(connections):
+            held.enter_context(_connect(server))
+        time.sleep(SETTLE_SECONDS)
+        memory = pss_bytes(server.pid) - before
+        used = cpu_seconds(server.pid)
+        begin = time.monotonic()
+        time.sleep(seconds)
+        elapsed = time.monotonic() - begin
+        used = cpu_seconds(server.pid) - used
+    return IdleSample(peer, connections, memory, used, elapsed)

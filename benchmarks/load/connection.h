@@ -1,0 +1,56 @@
+/*
+ * One connection of the load: a stream of numbered messages out, the same stream back.
+ *
+ * Positions are bytes since the connection opened, so nothing has to be stored but four numbers:
+ *
+ *      0            received            sent            allowed
+ *      ├─ came back ───┼── in flight ─────┼── to be sent ──┤
+ *
+ * `allowed` is moved by the caller: first to `depth` messages, then one message further for each
+ * that came back, which keeps `depth` messages in flight. Whatever goes wrong is said on stderr
+ * where it is noticed and comes back as -errno.
+ */
+#ifndef ECHOLOAD_CONNECTION_H
+#define ECHOLOAD_CONNECTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "pattern.h"
+
+/* What the connections of a load have in common. */
+struct shared {
+    struct pattern pattern;
+    uint64_t depth;      /* messages in flight on a connection */
+    int epoll;
+    unsigned char *out;  /* depth messages: where a write is put together */
+    unsigned char *in;   /* RECEIVE_BYTES: where a read lands */
+};
+
+#define RECEIVE_BYTES ((size_t)256 * 1024)
+
+struct connection {
+    int fd;
+    uint32_t id;
+    bool wants_write;    /* the kernel's buffer is full: EPOLLOUT is armed */
+    uint64_t received;
+    uint64_t sent;
+    uint64_t allowed;
+    uint64_t *sent_at;   /* depth times: message s was begun at sent_at[s % depth] */
+};
+
+/* Connect to 127.0.0.1:`port` and join the epoll set; `c->id` and `c->sent_at` are set. */
+int connection_open(struct connection *c, const struct shared *s, uint16_t port);
+
+/* Send as much of what is allowed as the kernel takes; arm EPOLLOUT for the rest. */
+int connection_send(struct connection *c, const struct shared *s);
+
+/*
+ * Read once and check every byte. Returns how many messages became complete, or -errno:
+ * -EBADMSG for a wrong byte, -ECONNRESET when the server closed.
+ */
+int connection_receive(struct connection *c, const struct shared *s);
+
+#endif

@@ -1,0 +1,243 @@
+/* See load.h. */
+#define _GNU_SOURCE
+#include "load.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "connection.h"
+
+#define EVENTS 1024
+#define PATIENCE_NS 5000000000u /* what a server gets to send back the messages in flight */
+#define WAIT_MS 50 /* the longest the loop sleeps before it looks at the clock again */
+
+struct load {
+    const struct options *options;
+    struct window *window;
+    struct shared shared;
+    struct connection *connections;
+    uint64_t *sent_at;   /* depth times for each connection */
+    bool flowing;        /* a message that comes back makes room for another */
+    bool counting;       /* the window is open */
+    unsigned unfinished; /* connections with messages in flight, kept while nothing flows */
+};
+
+static void load_free(struct load *l)
+{
+    for (unsigned i = 0; l->connections != NULL && i < l->options->connections; i++)
+        if (l->connections[i].fd >= 0)
+            close(l->connections[i].fd);
+    if (l->shared.epoll >= 0)
+        close(l->shared.epoll);
+    free(l->connections);
+    free(l->sent_at);
+    free(l->shared.out);
+    free(l->shared.in);
+    pattern_free(&l->shared.pattern);
+}
+
+static int load_init(struct load *l)
+{
+    const struct options *o = l->options;
+    struct shared *s = &l->shared;
+    int rc = pattern_init(&s->pattern, o->size, o->framed);
+
+    if (rc < 0)
+        return rc;
+    s->depth = o->depth;
+    s->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (s->epoll < 0)
+        return -errno;
+    /* options.c bounds the three numbers, so that depth * connections fits; calloc checks the
+     * products it makes itself. */
+    s->out = calloc(o->depth, o->size);
+    s->in = malloc(RECEIVE_BYTES);
+    l->connections = calloc(o->connections, sizeof *l->connections);
+    l->sent_at = calloc((size_t)o->connections * o->depth, sizeof *l->sent_at);
+    if (s->out == NULL || s->in == NULL || l->connections == NULL || l->sent_at == NULL)
+        return -ENOMEM;
+    for (unsigned i = 0; i < o->connections; i++) {
+        l->connections[i].fd = -1;
+        l->connections[i].id = i;
+        l->connections[i].sent_at = l->sent_at + (size_t)i * o->depth;
+    }
+    return 0;
+}
+
+/* Open the window, or close it: the difference of each clock between the two is what is kept. */
+static int window_turn(struct load *l, bool open)
+{
+    struct window *w = l->window;
+    uint64_t server;
+    int rc = process_cpu_ns(l->options->server, &server);
+
+    if (rc < 0) {
+        fprintf(stderr, "the server, process %d, is gone\n", (int)l->options->server);
+        return rc;
+    }
+    uint64_t sign = open ? (uint64_t)-1 : 1; /* unsigned: minus one opens, plus one closes */
+    w->server_cpu_ns += sign * server;
+    w->client_cpu_ns += sign * own_cpu_ns();
+    w->ns += sign * now_ns();
+    return 0;
+}
+
+static int on_readable(struct load *l, struct connection *c)
+{
+    uint64_t depth = l->shared.depth;
+    size_t size = l->shared.pattern.size;
+    int complete = connection_receive(c, &l->shared);
+    uint64_t last = c->received / size;
+
+    if (complete <= 0)
+        return complete;
+    if (l->counting) {
+        uint64_t now = now_ns();
+
+        for (uint64_t number = last - (uint64_t)complete; number < last; number++)
+            histogram_add(&l->window->latency, now - c->sent_at[number % depth]);
+        l->window->messages += (uint64_t)complete;
+    }
+    if (!l->flowing) {
+        l->unfinished -= c->received == c->allowed;
+        return 0;
+    }
+    c->allowed += (uint64_t)complete * size;
+    return connection_send(c, &l->shared);
+}
+
+/* Wait once and serve what is ready. */
+static int serve(struct load *l)
+{
+    struct epoll_event events[EVENTS];
+    int n = epoll_wait(l->shared.epoll, events, EVENTS, WAIT_MS);
+    int rc = 0;
+
+    if (n < 0)
+        return errno == EINTR ? 0 : -errno;
+    for (int i = 0; i < n && rc >= 0; i++) {
+        struct connection *c = &l->connections[events[i].data.u32];
+
+        if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+            rc = on_readable(l, c);
+        if (rc >= 0 && (events[i].events & EPOLLOUT))
+            rc = connection_send(c, &l->shared);
+    }
+    return rc;
+}
+
+/* Serve for so long. */
+static int flow(struct load *l, uint64_t ns)
+{
+    uint64_t end = now_ns() + ns;
+    int rc = 0;
+
+    while (rc >= 0 && now_ns() < end)
+        rc = serve(l);
+    return rc;
+}
+
+/* Serve until nothing is in flight. */
+static int settle(struct load *l)
+{
+    uint64_t end = now_ns() + PATIENCE_NS;
+    int rc = 0;
+
+    while (rc >= 0 && l->unfinished > 0 && now_ns() < end)
+        rc = serve(l);
+    if (rc >= 0 && l->unfinished > 0) {
+        fprintf(stderr, "%u connections did not get their messages back\n", l->unfinished);
+        return -ETIMEDOUT;
+    }
+    return rc;
+}
+
+static int greet(struct load *l)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < l->options->connections && rc >= 0; i++) {
+        struct connection *c = &l->connections[i];
+
+        rc = connection_open(c, &l->shared, l->options->port);
+        c->allowed = l->shared.pattern.size;
+        l->unfinished = 1;
+        if (rc >= 0 && (rc = connection_send(c, &l->shared)) >= 0)
+            rc = settle(l);
+    }
+    return rc;
+}
+
+static int warm_up(struct load *l)
+{
+    int rc = 0;
+
+    l->flowing = true;
+    for (unsigned i = 0; i < l->options->connections && rc >= 0; i++) {
+        struct connection *c = &l->connections[i];
+
+        c->allowed += l->shared.depth * l->shared.pattern.size;
+        rc = connection_send(c, &l->shared);
+    }
+    return rc < 0 ? rc : flow(l, l->options->warmup_ns);
+}
+
+static int count(struct load *l)
+{
+    int rc = window_turn(l, true);
+
+    l->counting = true;
+    if (rc < 0 || (rc = flow(l, l->options->window_ns)) < 0)
+        return rc;
+    l->counting = false;
+    rc = window_turn(l, false);
+    if (rc >= 0 && l->window->messages == 0) {
+        fprintf(stderr, "no message came back while the window was open\n");
+        return -ETIMEDOUT;
+    }
+    return rc;
+}
+
+static int drain(struct load *l)
+{
+    size_t size = l->shared.pattern.size;
+    int rc = 0;
+
+    l->flowing = false;
+    for (unsigned i = 0; i < l->options->connections && rc >= 0; i++) {
+        struct connection *c = &l->connections[i];
+
+        c->allowed = (c->sent + size - 1) / size * size; /* finish the message begun, no more */
+        l->unfinished += c->received < c->allowed;
+        rc = connection_send(c, &l->shared);
+    }
+    return rc < 0 ? rc : settle(l);
+}
+
+static int run(struct load *l)
+{
+    int rc;
+
+    if ((rc = greet(l)) < 0 || (rc = warm_up(l)) < 0 || (rc = count(l)) < 0)
+        return rc;
+    return drain(l);
+}
+
+int load_run(const struct options *options, struct window *window)
+{
+    struct load l = {.options = options, .window = window, .shared.epoll = -1};
+    int rc = load_init(&l);
+
+    if (rc < 0)
+        fprintf(stderr, "cannot prepare the load: %s\n", strerror(-rc));
+    else
+        rc = run(&l);
+    load_free(&l);
+    return rc;
+}

@@ -1,0 +1,76 @@
+"""The peers: what each is, how its server is started, and what it needs to be there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from benchmarks.build import program
+from benchmarks.process import ROOT
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server to measure.
+
+    Attributes:
+        name: what the command line and the results call it.
+        about: what it is, in a few words.
+        command: starts it; the contract is in `benchmarks/peers/__init__.py`.
+        requires: the module that has to be importable, or None.
+    """
+
+    name: str
+    about: str
+    command: tuple[str, ...]
+    requires: str | None = None
+
+    def absent(self) -> str | None:
+        """Why this peer cannot be measured here, or None when it can."""
+        if self.requires is None:
+            return None
+        # In a process of its own: what is found here must be what the server will find.
+        result = subprocess.run(
+            [sys.executable, "-c", f"import {self.requires}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if result.returncode == 0:
+            return None
+        return result.stderr.strip().rpartition("\n")[2] or f"cannot import {self.requires}"
+
+
+def _module(name: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", name, *arguments)
+
+
+_ALL = (
+    Peer(
+        "gevffi",
+        "gevffi, raw echo",
+        _module("gevffi", "echo", "--address", "127.0.0.1:0", "--loops", "1"),
+        requires="gevffi.__main__",
+    ),
+    Peer("c-epoll", "plain C epoll: the floor", (str(program("c_epoll_echo")),)),
+    Peer("uvloop", "uvloop Protocol", _module("benchmarks.peers.uvloop_echo"), "uvloop"),
+    Peer("asyncio", "asyncio Protocol", _module("benchmarks.peers.asyncio_echo")),
+    Peer("socketserver", "socketserver, threads", _module("benchmarks.peers.socketserver_echo")),
+    Peer(
+        "gevffi-unpacket",
+        "gevffi, unpacket/packet in Python",
+        _module("benchmarks.peers.gevffi_unpacket"),
+        requires="gevffi.server",
+    ),
+    Peer(
+        "uvloop-framed",
+        "uvloop, frames cut in Python",
+        _module("benchmarks.peers.uvloop_framed"),
+        "uvloop",
+    ),
+)
+
+PEERS = {peer.name: peer for peer in _ALL}

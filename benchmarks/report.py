@@ -1,0 +1,179 @@
+"""Writes what a run found: JSON with everything, CSV, and a Markdown table for the README.
+
+results.json   machine, command line, every sample of every round, the summary
+results.csv    a row for each case and peer
+table.md       the same, to be read by people
+chart.png      see chart.py
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.cases import CASES, IDLE
+from benchmarks.registry import PEERS
+from benchmarks.samples import IdleSample, Sample
+from benchmarks.summary import FIGURES, IdleLine, Line, shortfalls, summarise, summarise_idle
+
+
+@dataclass(frozen=True)
+class Results:
+    """A finished run.
+
+    Attributes:
+        machine: see `machine.describe`.
+        command: the command line, as typed.
+        options: rounds, seconds and the like.
+        absent: peers that could not be measured, and why.
+        notes: what was done differently than the case says, and why.
+        samples: every round of every load case.
+        idle: the idle case, one sample a peer.
+    """
+
+    machine: dict[str, object]
+    command: str
+    options: dict[str, object]
+    absent: dict[str, str]
+    notes: list[str]
+    samples: list[Sample]
+    idle: list[IdleSample]
+
+    def lines(self) -> list[Line]:
+        """The summary of the load cases, in the order of the cases."""
+        return [line for case in CASES.values() for line in summarise(case, self.samples)]
+
+    def idle_lines(self) -> list[IdleLine]:
+        """The summary of the idle case."""
+        return summarise_idle(IDLE, self.idle)
+
+    def remarks(self) -> list[str]:
+        """What a reader of the figures has to know: absent peers, what was done differently."""
+        absent = [f"not measured: {name} ({why})" for name, why in self.absent.items()]
+        return absent + [f"note: {note}" for note in self.notes]
+
+    def shortfalls(self) -> list[str]:
+        """A sentence for every target that was not met."""
+        return shortfalls(self.lines(), self.idle_lines(), IDLE)
+
+
+def write(results: Results, folder: Path) -> None:
+    """Write the three text files into `folder`, which is made if it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(as_json(results), encoding="utf-8")
+    with (folder / "results.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows(results))
+    (folder / "table.md").write_text(as_markdown(results), encoding="utf-8")
+
+
+def as_json(results: Results) -> str:
+    """Everything that is known about the run."""
+    summary = [
+        {
+            "case": line.case.name,
+            "peer": line.peer,
+            "rounds": line.rounds,
+            **{name: asdict(spread) for name, spread in line.figures.items()},
+            "compared_by": line.case.compares,
+            "ratio": asdict(line.ratio) if line.ratio else None,
+            "target": line.target,
+            "met": line.met,
+        }
+        for line in results.lines()
+    ]
+    everything = {
+        "machine": results.machine,
+        "command": results.command,
+        "options": results.options,
+        "absent": results.absent,
+        "notes": results.notes,
+        "cases": {name: asdict(case) for name, case in CASES.items()},
+        "summary": summary,
+        "samples": [sample.figures() for sample in results.samples],
+        "idle": [line.sample.figures() | {"met": line.met} for line in results.idle_lines()],
+        "shortfalls": results.shortfalls(),
+    }
+    return json.dumps(everything, indent=1) + "\n"
+
+
+def rows(results: Results) -> list[list[object]]:
+    """The CSV: a head, then a row for each case and peer; empty where there is no figure."""
+    spreads = [f"{name}_{end}" for name in (*FIGURES, "ratio") for end in ("median", "min", "max")]
+    idle = ["idle_connections", "idle_bytes_per_connection", "idle_cpu_share"]
+    table: list[list[object]] = [["case", "peer", "rounds", *spreads, *idle, "target", "met"]]
+    for line in results.lines():
+        values: list[object] = []
+        for spread in (*(line.figures[name] for name in FIGURES), line.ratio):
+            values += [spread.median, spread.min, spread.max] if spread else [""] * 3
+        met = "" if line.met is None else line.met
+        target = "" if line.target is None else line.target
+        table.append([line.case.name, line.peer, line.rounds, *values, "", "", "", target, met])
+    for entry in results.idle_lines():
+        s = entry.sample
+        figures = [s.connections, s.bytes_per_connection, s.cpu_share]
+        limit, met = ("", "") if entry.met is None else (IDLE.max_bytes, entry.met)
+        table.append([IDLE.name, s.peer, 1, *[""] * len(spreads), *figures, limit, met])
+    return table
+
+
+def as_markdown(results: Results) -> str:
+    """Tables that a README can include."""
+    out: list[str] = []
+    lines = results.lines()
+    for case in CASES.values():
+        own = [line for line in lines if line.case is case]
+        if own:
+            out += [f"**{case.name}**: {case.about}", "", *_markdown_case(own), ""]
+    if results.idle:
+        seconds = results.idle[0].seconds
+        out += [f"**{IDLE.name}**: connections that say nothing, over {seconds:.1f} s", ""]
+        out += ["| server | connections | bytes a connection | CPU |", "|---|--:|--:|--:|"]
+        out += [
+            f"| {PEERS[s.peer].about} | {s.connections:,} | {s.bytes_per_connection:,.0f} "
+            f"| {s.cpu_share:.2%} |"
+            for s in results.idle
+        ]
+        out.append("")
+    remarks = results.remarks()
+    remarks += [f"short of target: {sentence}" for sentence in results.shortfalls()]
+    if remarks:
+        out += [*(f"* {remark}" for remark in remarks), ""]
+    return "\n".join([*out, _origin(results), ""])
+
+
+def _markdown_case(lines: list[Line]) -> list[str]:
+    subject = lines[0].case.subject
+    compared = "per CPU second" if lines[0].case.pinned else "per second"
+    table = [
+        f"| server | CPU µs/message | messages/s | p50 µs | p99 µs | p99.9 µs "
+        f"| {subject} {compared} against it | target |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for line in lines:
+        cpu = line.figures["cpu_us_per_message"]
+        rate = line.figures["messages_per_second"]
+        cells = [
+            PEERS[line.peer].about,
+            f"{cpu.median:.2f} ({cpu.min:.2f}-{cpu.max:.2f})",
+            f"{rate.median:,.0f} ({rate.min:,.0f}-{rate.max:,.0f})",
+            *(f"{line.figures[name].median:,.0f}" for name in ("p50_us", "p99_us", "p999_us")),
+            f"**{line.ratio.median:.2f}x** ({line.ratio.min:.2f}-{line.ratio.max:.2f})"
+            if line.ratio
+            else "",
+            f"{line.target:.2f}x {'met' if line.met else 'short'}"
+            if line.target is not None and line.ratio
+            else "",
+        ]
+        table.append(f"| {' | '.join(cells)} |")
+    return table
+
+
+def _origin(results: Results) -> str:
+    m = results.machine
+    return (
+        f"`{results.command}` on {m['cpu']}, {m['cores']} cores, {m['kernel']}, {m['python']}; "
+        f"{results.options['rounds']} rounds of {results.options['seconds']} s. "
+        "Medians (smallest-largest); ratios are taken within a round."
+    )
