@@ -132,6 +132,8 @@ def measure_all(
     notes: list[str] = []
     if load > BUSY_LOAD:
         notes.append(f"the machine was busy before this began (load average {load:.1f})")
+    if cores.shared:
+        notes.append("server and load share a core, the only one there is")
     with terminal.Bar(console, steps) as bar:
         for case, names in work:
             samples += run_case(

@@ -48,11 +48,12 @@ class Cores:
     def available(cls) -> Cores:
         """The last core this process may use for the server, the first for the load."""
         allowed = sorted(os.sched_getaffinity(0))
-        if len(allowed) < 2:
-            raise BenchmarkError(
-                "a server and its load need a core each, and this process may use only one"
-            )
         return cls(server=frozenset(allowed[-1:]), load=frozenset(allowed[:1]))
+
+    @property
+    def shared(self) -> bool:
+        """Whether there is only one core, which server and load have to share."""
+        return self.server == self.load
 
     def unpinned(self) -> Cores:
         """Server and load may both use the cores of either."""
