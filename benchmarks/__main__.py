@@ -46,7 +46,7 @@ class Plan:
 # Above this load average something else is running, and the figures are to be taken with care.
 BUSY_LOAD = 1.0
 FULL = Plan(rounds=5, seconds=2.0, warmup=1.0, idle_share=1.0, idle_seconds=2.0)
-QUICK = Plan(rounds=2, seconds=0.3, warmup=0.2, idle_share=0.2, idle_seconds=0.3)
+QUICK = Plan(rounds=1, seconds=0.5, warmup=0.5, idle_share=0.2, idle_seconds=0.3)
 
 
 def _rounds(text: str) -> int:

@@ -101,7 +101,7 @@ def _case_table(case: Case, lines: list[Line]) -> Table:
         table.add_row(
             line.peer,
             _spread(line.figures["cpu_us_per_message"], 2),
-            _spread(line.figures["messages_per_second"], 1, 1000, "k"),
+            _spread(line.figures["messages_per_second"], 0, 1000, "k"),
             *(f"{line.figures[name].median:.0f}" for name in ("p50_us", "p99_us", "p999_us")),
             _spread(line.ratio, 2) if line.ratio else "",
             f"{line.target:.2f}\n{_verdict(line.met)}" if line.target is not None else "",
