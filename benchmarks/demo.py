@@ -7,13 +7,13 @@ Needs nothing but gevffi, a C compiler and the standard library, and takes about
 
 from __future__ import annotations
 
-import socket
 import sys
 
 from benchmarks.build import build
 from benchmarks.cases import Case
+from benchmarks.client import connect
 from benchmarks.errors import BenchmarkError
-from benchmarks.process import Cores, Running, serving
+from benchmarks.process import Cores, serving
 from benchmarks.registry import PEERS
 from benchmarks.run import drive
 from benchmarks.samples import Sample
@@ -21,32 +21,16 @@ from benchmarks.samples import Sample
 CASE = Case("demo", 100, 64, 1, peers=("gevffi", "socketserver"))
 SECONDS = 3.0
 WARMUP = 0.5
-ANSWER_SECONDS = 5.0
-
-
-def say_hello(server: Running) -> str:
-    """Send a line through a socket of Python's own and return what comes back."""
-    greeting = f"hello, {server.name}".encode()
-    try:
-        with socket.create_connection(("127.0.0.1", server.port), ANSWER_SECONDS) as client:
-            client.sendall(greeting)
-            client.shutdown(socket.SHUT_WR)
-            answer = b""
-            while more := client.recv(4096):
-                answer += more
-    except OSError as exc:
-        raise BenchmarkError(f"a Python socket was not answered: {exc}") from exc
-    if answer != greeting:
-        raise BenchmarkError(f"a Python socket sent {greeting!r} and got {answer!r} back")
-    return answer.decode()
 
 
 def try_out(name: str, cores: Cores) -> Sample:
     """Start the server `name`, greet it, drive it, and say so."""
+    greeting = f"hello, {name}"
     print(f"{name:13} ", end="", flush=True)
     with serving(name, PEERS[name].command, cores.server) as server:
         print(f"listens on 127.0.0.1:{server.port}, process {server.pid}")
-        print(f'{"":13} answered a Python socket: "{say_hello(server)}"')
+        connect(server, greeting.encode()).close()
+        print(f"{'':13} answered a Python socket: {greeting!r}")
         print(f"{'':13} driving it for {SECONDS:g} s ... ", end="", flush=True)
         sample = Sample.from_load(
             CASE.name, name, 0, drive(server, CASE, SECONDS, WARMUP, cores.load)

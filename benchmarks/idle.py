@@ -12,19 +12,16 @@ The connections are held by the harness itself. The server is ended before they 
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 
 from benchmarks.cases import IdleCase
-from benchmarks.errors import BenchmarkError
-from benchmarks.process import Cores, Running, cpu_seconds, pss_bytes, serving
+from benchmarks.client import connect
+from benchmarks.process import Cores, cpu_seconds, pss_bytes, serving
 from benchmarks.registry import PEERS
 from benchmarks.samples import IdleSample
 
-MESSAGE = bytes(range(64))
 # Descriptors for everything that is not one of the connections, in the harness or the server.
 SPARE_FILES = 200
-ANSWER_SECONDS = 10.0
 SETTLE_SECONDS = 0.2
 
 
@@ -33,36 +30,15 @@ def connections_allowed(wanted: int, file_limit: int) -> int:
     return min(wanted, file_limit - SPARE_FILES)
 
 
-def _connect(server: Running) -> socket.socket:
-    """Open a connection and see one message echoed on it."""
-    connection = socket.socket()
-    try:
-        connection.settimeout(ANSWER_SECONDS)
-        connection.connect(("127.0.0.1", server.port))
-        connection.sendall(MESSAGE)
-        answer = b""
-        while len(answer) < len(MESSAGE) and (more := connection.recv(len(MESSAGE))):
-            answer += more
-        if answer != MESSAGE:
-            raise BenchmarkError(f"a message of {len(MESSAGE)} bytes came back as {answer!r}")
-    except OSError as exc:
-        connection.close()
-        raise BenchmarkError(f"not answered: {exc}") from exc
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
 def measure_idle(
     case: IdleCase, peer: str, connections: int, seconds: float, cores: Cores
 ) -> IdleSample:
     """Hold `connections` open to one server and watch it for `seconds`."""
     with contextlib.ExitStack() as held, serving(peer, PEERS[peer].command, cores.server) as server:
-        held.enter_context(_connect(server))
+        held.enter_context(connect(server))
         before = pss_bytes(server.pid)
         for _ in range(connections):
-            held.enter_context(_connect(server))
+            held.enter_context(connect(server))
         time.sleep(SETTLE_SECONDS)
         memory = pss_bytes(server.pid) - before
         used = cpu_seconds(server.pid)

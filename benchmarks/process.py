@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
-_LISTENING = re.compile(r"listening on 127\.0\.0\.1:(\d+)\b")
+_LISTENING = re.compile(rb"listening on 127\.0\.0\.1:(\d+)\n")
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,12 @@ def serving(name: str, command: Sequence[str], cores: frozenset[int]) -> Iterato
             raise BenchmarkError(f"{name}: did not end within {STOP_SECONDS:g} s of SIGTERM")
 
 
+def port_in(said: bytes) -> int | None:
+    """The port in the line that says where a server listens, or None while it is incomplete."""
+    match = _LISTENING.search(said)
+    return int(match[1]) if match else None
+
+
 def _port_of(process: subprocess.Popen[bytes]) -> int:
     """Read the port from the line the server prints once it listens."""
     assert process.stdout is not None
@@ -160,8 +166,8 @@ def _port_of(process: subprocess.Popen[bytes]) -> int:
                 break
             more = os.read(process.stdout.fileno(), 4096)
             said += more
-            if match := _LISTENING.search(said.decode(errors="replace")):
-                return int(match[1])
+            if (port := port_in(said)) is not None:
+                return port
             if not more:
                 process.wait(STOP_SECONDS)
                 raise BenchmarkError("ended before it listened")

@@ -4,7 +4,7 @@ Every peer is measured once in a round, on a server started for that measurement
 order is turned by one from round to round: whatever drifts on the machine (heat, other work)
 meets each peer in turn instead of always the same one.
 
-A server is measured in its steady state, that is after connections have come and gone. It
+A server is measured in its steady state, that is after a connection has come and gone. It
 matters: a fresh asyncio server maps and unmaps its 256 KiB read buffer for every message, at four
 times the CPU, until the first connection that ends teaches malloc better.
 """
@@ -16,16 +16,15 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.build import program
 from benchmarks.cases import Case
+from benchmarks.client import connect
 from benchmarks.errors import BenchmarkError
 from benchmarks.process import Cores, Running, end, serving, spawn
 from benchmarks.registry import PEERS
 from benchmarks.samples import Sample
 
-# The load generator waits this long for messages in flight to come back (load.c), and connects
-# before that; a server that stops answering must not stop the harness.
-GRACE_SECONDS = 30.0
-
-REHEARSAL_SECONDS = 0.05
+# The load generator gives a server 20 s at most to answer what is outstanding (load.c), before the
+# window, and after it; a load that takes longer than that is stuck.
+GRACE_SECONDS = 60.0
 
 
 def drive(server: Running, case: Case, seconds: float, warmup: float, cores: frozenset[int]) -> str:
@@ -64,11 +63,11 @@ def drive(server: Running, case: Case, seconds: float, warmup: float, cores: fro
 def measure(
     case: Case, peer: str, number: int, seconds: float, warmup: float, cores: Cores
 ) -> Sample:
-    """Start a server, rehearse, load it, end it: one sample."""
+    """Start a server, load it, end it: one sample."""
     if not case.pinned:
         cores = cores.unpinned()
     with serving(peer, PEERS[peer].command, cores.server) as server:
-        drive(server, case, REHEARSAL_SECONDS, REHEARSAL_SECONDS, cores.load)
+        connect(server).close()
         line = drive(server, case, seconds, warmup, cores.load)
     return Sample.from_load(case.name, peer, number, line)
 

@@ -8,12 +8,16 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Sample:
-    """One server under one load for one window. Times in seconds, latencies in microseconds."""
+    """One server under one load for one window. Times in seconds, latencies in microseconds.
+
+    `messages` came back inside the window, `all_messages` from the first connection to the last.
+    """
 
     case: str
     peer: str
     round: int
     messages: int
+    all_messages: int
     window_seconds: float
     server_cpu_seconds: float
     client_cpu_seconds: float

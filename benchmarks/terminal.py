@@ -69,11 +69,11 @@ def show(console: Console, results: Results) -> None:
 
 
 def _spread(spread: Spread, digits: int = 0, scale: float = 1, unit: str = "") -> str:
-    """The median, and under it the smallest and the largest."""
+    """The median, and under it the smallest and the largest if there was more than one round."""
     median, low, high = (
         f"{value / scale:,.{digits}f}{unit}" for value in (spread.median, spread.min, spread.max)
     )
-    return f"{median}\n[dim]{low}-{high}[/]"
+    return median if spread.min == spread.max else f"{median}\n[dim]{low}-{high}[/]"
 
 
 def _verdict(met: bool | None) -> str:

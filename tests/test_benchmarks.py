@@ -59,7 +59,7 @@ def test_idle_connections_need_files() -> None:
 
 def sample(case: str, peer: str, number: int, rate: float, cpu: float) -> Sample:
     """A made-up sample: `rate` messages in a second that cost the server `cpu` seconds."""
-    return Sample(case, peer, number, int(rate), 1.0, cpu, 0.5, 10, 20, 30, 40)
+    return Sample(case, peer, number, int(rate), int(rate), 1.0, cpu, 0.5, 10, 20, 30, 40)
 
 
 def made_up() -> report.Results:

@@ -66,6 +66,11 @@ def test_a_server_that_ignores_sigterm_is_killed_and_reported(
     assert gone(server.pid)
 
 
+def test_half_a_port_is_no_port() -> None:
+    assert process.port_in(b"listening on 127.0.0.1:12") is None
+    assert process.port_in(b"hello\nlistening on 127.0.0.1:1234\n") == 1234
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

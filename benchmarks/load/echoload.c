@@ -27,10 +27,10 @@ static void print(const struct window *w)
 {
     const struct histogram *h = &w->latency;
 
-    printf("{\"messages\": %" PRIu64 ", \"window_seconds\": %.9f, \"server_cpu_seconds\": %.9f, "
-           "\"client_cpu_seconds\": %.9f, \"p50_us\": %.2f, \"p99_us\": %.2f, \"p999_us\": %.2f, "
-           "\"max_us\": %.2f}\n",
-           w->messages, (double)w->ns / 1e9, (double)w->server_cpu_ns / 1e9,
+    printf("{\"messages\": %" PRIu64 ", \"all_messages\": %" PRIu64 ", \"window_seconds\": %.9f, "
+           "\"server_cpu_seconds\": %.9f, \"client_cpu_seconds\": %.9f, \"p50_us\": %.2f, "
+           "\"p99_us\": %.2f, \"p999_us\": %.2f, \"max_us\": %.2f}\n",
+           w->messages, w->all_messages, (double)w->ns / 1e9, (double)w->server_cpu_ns / 1e9,
            (double)w->client_cpu_ns / 1e9, histogram_quantile(h, 0.5) / 1e3,
            histogram_quantile(h, 0.99) / 1e3, histogram_quantile(h, 0.999) / 1e3,
            (double)h->max / 1e3);

@@ -14,7 +14,8 @@
 #include "connection.h"
 
 #define EVENTS 1024
-#define PATIENCE_NS 5000000000u /* what a server gets to send back the messages in flight */
+#define GREETING 1 /* messages a connection exchanges before the traffic begins */
+#define PATIENCE_NS 20000000000u /* what a server gets to send back the messages in flight */
 #define WAIT_MS 50 /* the longest the loop sleeps before it looks at the clock again */
 
 struct load {
@@ -25,7 +26,7 @@ struct load {
     uint64_t *sent_at;   /* depth times for each connection */
     bool flowing;        /* a message that comes back makes room for another */
     bool counting;       /* the window is open */
-    unsigned unfinished; /* connections with messages in flight, kept while nothing flows */
+    unsigned unfinished; /* connections that have to get something back before a phase is over */
 };
 
 static void load_free(struct load *l)
@@ -108,6 +109,8 @@ static int on_readable(struct load *l, struct connection *c)
         l->unfinished -= c->received == c->allowed;
         return 0;
     }
+    if (last - (uint64_t)complete == GREETING)
+        l->unfinished--;
     c->allowed += (uint64_t)complete * size;
     return connection_send(c, &l->shared);
 }
@@ -143,7 +146,7 @@ static int flow(struct load *l, uint64_t ns)
     return rc;
 }
 
-/* Serve until nothing is in flight. */
+/* Serve until no connection is unfinished. */
 static int settle(struct load *l)
 {
     uint64_t end = now_ns() + PATIENCE_NS;
@@ -166,7 +169,7 @@ static int greet(struct load *l)
         struct connection *c = &l->connections[i];
 
         rc = connection_open(c, &l->shared, l->options->port);
-        c->allowed = l->shared.pattern.size;
+        c->allowed = GREETING * l->shared.pattern.size;
         l->unfinished = 1;
         if (rc >= 0 && (rc = connection_send(c, &l->shared)) >= 0)
             rc = settle(l);
@@ -179,13 +182,16 @@ static int warm_up(struct load *l)
     int rc = 0;
 
     l->flowing = true;
+    l->unfinished = l->options->connections;
     for (unsigned i = 0; i < l->options->connections && rc >= 0; i++) {
         struct connection *c = &l->connections[i];
 
         c->allowed += l->shared.depth * l->shared.pattern.size;
         rc = connection_send(c, &l->shared);
     }
-    return rc < 0 ? rc : flow(l, l->options->warmup_ns);
+    if (rc < 0 || (rc = flow(l, l->options->warmup_ns)) < 0)
+        return rc;
+    return settle(l);
 }
 
 static int count(struct load *l)
@@ -224,9 +230,12 @@ static int run(struct load *l)
 {
     int rc;
 
-    if ((rc = greet(l)) < 0 || (rc = warm_up(l)) < 0 || (rc = count(l)) < 0)
+    if ((rc = greet(l)) < 0 || (rc = warm_up(l)) < 0 || (rc = count(l)) < 0 ||
+        (rc = drain(l)) < 0)
         return rc;
-    return drain(l);
+    for (unsigned i = 0; i < l->options->connections; i++)
+        l->window->all_messages += l->connections[i].received / l->shared.pattern.size;
+    return 0;
 }
 
 int load_run(const struct options *options, struct window *window)

@@ -28,6 +28,7 @@
 
 struct window {
     uint64_t messages;
+    uint64_t all_messages;    /* came back while it was not open, too */
     uint64_t ns;              /* how long it was open */
     uint64_t server_cpu_ns;
     uint64_t client_cpu_ns;
