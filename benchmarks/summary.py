@@ -122,7 +122,7 @@ def summarise_idle(case: IdleCase, samples: Sequence[IdleSample]) -> list[IdleLi
 def shortfalls(lines: Sequence[Line], idle: Sequence[IdleLine], case: IdleCase) -> list[str]:
     """A sentence for every target that was not met."""
     short = [
-        f"{line.case.name}: {line.ratio.median:.2f}x of {line.peer}, target {line.target:.2f}x"
+        f"{line.case.name}: {line.ratio.median:.3f}x of {line.peer}, target {line.target:.2f}x"
         for line in lines
         if line.met is False and line.ratio is not None
     ]

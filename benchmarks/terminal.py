@@ -90,7 +90,7 @@ def _table(title: str, *heads: str) -> Table:
 
 
 def _case_table(case: Case, lines: list[Line]) -> Table:
-    heads = ("CPU µs/msg", "messages/s", "p50", "p99", "p99.9", "ratio", "target")
+    heads = ("CPU µs/msg", "messages/s", "p50", "p99\np99.9", "ratio", "target")
     table = _table(f"{case.name}: {case.about}", *heads)
     compared = "CPU second" if case.pinned else "second"
     table.caption = (
@@ -102,7 +102,8 @@ def _case_table(case: Case, lines: list[Line]) -> Table:
             line.peer,
             _spread(line.figures["cpu_us_per_message"], 2),
             _spread(line.figures["messages_per_second"], 0, 1000, "k"),
-            *(f"{line.figures[name].median:.0f}" for name in ("p50_us", "p99_us", "p999_us")),
+            f"{line.figures['p50_us'].median:.0f}",
+            f"{line.figures['p99_us'].median:.0f}\n{line.figures['p999_us'].median:.0f}",
             _spread(line.ratio, 2) if line.ratio else "",
             f"{line.target:.2f}\n{_verdict(line.met)}" if line.target is not None else "",
             style="bold" if line.peer == case.subject else "",

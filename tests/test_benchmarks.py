@@ -131,7 +131,7 @@ def test_an_idle_server_must_be_small_and_quiet() -> None:
 
 def test_what_falls_short_is_said() -> None:
     results = made_up()
-    assert results.shortfalls() == ["100x64B: 0.80x of c-epoll, target 0.97x"]
+    assert results.shortfalls() == ["100x64B: 0.800x of c-epoll, target 0.97x"]
     busy = summarise_idle(IDLE, [IdleSample("gevffi", 1000, 1_000_000, 1.0, 2.0)])
     assert shortfalls([], busy, IDLE) == [
         "idle: 1000 bytes a connection (at most 640), 50.00% of a core (at most 0.1%)"
@@ -162,7 +162,7 @@ def test_the_report_is_written(tmp_path: Path) -> None:
     table = (folder / "table.md").read_text()
     assert "| uvloop Protocol | 10.00 (6.00-12.00) |" in table
     assert "**1.20x** (1.20-2.00) | 1.15x met |" in table
-    assert "* short of target: 100x64B: 0.80x of c-epoll" in table
+    assert "* short of target: 100x64B: 0.800x of c-epoll" in table
     assert "* not measured: asyncio (no [such] module)" in table
     widths = {line.count("|") for line in table.split("**idle**")[0].splitlines() if "|" in line}
     assert len(widths) == 1
@@ -172,7 +172,7 @@ def test_the_terminal_shows_everything() -> None:
     out = io.StringIO()
     terminal.show(Console(file=out, width=80), made_up())
     shown = out.getvalue()
-    for words in ("5.00-10.00", "1.20-2.00", "short", "no [such] module", "a note", "0.80x"):
+    for words in ("5.00-10.00", "1.20-2.00", "short", "no [such] module", "a note", "0.800x"):
         assert words in shown
     assert "\N{HORIZONTAL ELLIPSIS}" not in shown
 

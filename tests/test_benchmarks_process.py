@@ -135,5 +135,6 @@ def test_the_cpu_clock_is_the_kernels() -> None:
 
 def test_memory_is_counted() -> None:
     before = process.pss_bytes(os.getpid())
-    kept = bytearray(os.urandom(1 << 24))
-    assert process.pss_bytes(os.getpid()) - before >= len(kept) * 0.9
+    kept = bytearray(b"x" * 2**20) * 64
+    # Half of it: meanwhile the interpreter may have given something else back.
+    assert process.pss_bytes(os.getpid()) - before >= len(kept) / 2
