@@ -51,16 +51,9 @@ class Arena:
         self.start = 0
         self._reactor.read_into(self.region)
 
-    def view(self) -> memoryview:
-        """The bytes of this turn, to be sliced for its messages."""
-        view = self.region.root()
-        if self.copying:
-            return memoryview(view[: self._reactor.used()].tobytes())
-        return view
-
-    def holds(self, view: memoryview) -> bool:
-        """Whether nobody can change the bytes of `view` before the turn ends."""
-        return view.obj is self.region.buffer or type(view.obj) is bytes
+    def copy(self) -> memoryview:
+        """A copy of what this turn read, in the place of a view of the region."""
+        return memoryview(self.region.root()[: self._reactor.used()].tobytes())
 
     @property
     def leases(self) -> int:

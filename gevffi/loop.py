@@ -68,7 +68,7 @@ class EventLoop:
             idle_ms=round(self.options.idle_time * 1000),
         )
         self._arena = Arena(self._reactor, pool, self.options.arena_size, self.options.max_leases)
-        self._outbox = Outbox(self._reactor, self._arena)
+        self._outbox = Outbox(self._reactor)
         self._timers = TimerQueue()
         self._conns: list[Connection | None] = []  # by slot
         self._mailbox = Mailbox(self._reactor.wake)
@@ -272,7 +272,8 @@ class EventLoop:
         conns = self._conns
         outbox = self._outbox
         blob, pieces = outbox.blob, outbox.pieces
-        view = self._arena.view()
+        arena = self._arena
+        view = arena.copy() if arena.copying else arena.region.root()
         for slot, start, end in self._reactor.frames(frames):
             conn: Any = conns[slot]
             try:

@@ -9,6 +9,7 @@ Everything here belongs to the loop's thread, but for `wake`.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable
 from enum import IntFlag
 from functools import partial
@@ -19,7 +20,9 @@ from gevffi.sys.errors import check
 from gevffi.sys.memory import Pool, Region
 
 _ADDRESS_ROOM = 112
-_BYTES = ffi.typeof("uint8_t[]")
+_INT64S = ffi.typeof("int64_t[]")
+_NULL = ffi.NULL
+_from_buffer = ffi.from_buffer
 
 MORE: int = lib.GEV_MORE
 """In what `Reactor.poll` returns: there is more than frames."""
@@ -78,7 +81,8 @@ class Reactor:
         self._pool = pool  # the C loop takes rings from it for as long as it lives
         loop = self._loop = ffi.gc(out[0], lib.gev_loop_close)
         turn = self._turn = lib.gev_loop_turn(loop)
-        self._frames = turn.frames
+        frames = ffi.buffer(turn.frames, 3 * max_events * ffi.sizeof("int32_t"))
+        self._frames = memoryview(frames).cast("B").cast("i")
         self._changes = (turn.change_slot, turn.change_what, turn.change_reason)
         self._send = partial(lib.gev_loop_send, loop)
         self.poll: Callable[[int, int], int] = partial(lib.gev_loop_poll, loop)
@@ -101,7 +105,7 @@ class Reactor:
 
     def frames(self, count: int) -> Iterable[tuple[int, int, int]]:
         """The turn's frames: slot, and where in the arena it starts and ends."""
-        numbers = iter(ffi.unpack(self._frames, 3 * count))
+        numbers = iter(self._frames[: 3 * count].tolist())
         return zip(numbers, numbers, numbers)  # noqa: B905 - strict would be checked for nothing
 
     def used(self) -> int:
@@ -138,22 +142,30 @@ class Reactor:
         """End the wait under way, or the next one. From any thread."""
         check(lib.gev_loop_wake(self._loop), "eventfd_write")
 
-    def send(self, pieces: list[int], blob: bytearray, large: list[Any]) -> None:
-        """Send what a turn gathered; without the GIL. See `gev_loop_send`.
+    def send(self, pieces: list[int], blob: bytearray) -> None:
+        """Send what was gathered; without the GIL. See `gev_loop_send`.
 
         Args:
-            pieces: `token, end` or `~token, size`, for one piece after the other.
-            blob: the small pieces.
-            large: the large ones: contiguous buffers that nobody changes meanwhile.
+            pieces: token and end in the blob, for one piece after the other; at least one.
+            blob: the pieces.
         """
-        result = self._send(
-            len(pieces) // 2,
-            ffi.new("int64_t[]", pieces),
-            ffi.from_buffer(blob) if blob else ffi.NULL,
-            ffi.new("uint8_t *[]", [ffi.from_buffer(_BYTES, piece) for piece in large])
-            if large
-            else ffi.NULL,
-        )
+        numbers = _from_buffer(_INT64S, array("q", pieces))
+        result = self._send(len(pieces) // 2, numbers, _from_buffer(blob), -1, _NULL, 0)
+        if result < 0:
+            check(result, "sendmsg")
+
+    def send_large(self, pieces: list[int], blob: bytearray, token: int, large: Any) -> None:
+        """The same, and then `large`, a C-contiguous buffer, to the connection `token`.
+
+        Here there may be no pieces.
+        """
+        base = _from_buffer(large)
+        if pieces:
+            numbers = _from_buffer(_INT64S, array("q", pieces))
+            count = len(pieces) // 2
+            result = self._send(count, numbers, _from_buffer(blob), token, base, len(base))
+        else:
+            result = self._send(0, _NULL, _NULL, token, base, len(base))
         if result < 0:
             check(result, "sendmsg")
 

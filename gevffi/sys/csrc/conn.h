@@ -88,6 +88,7 @@ struct gev_loop {
 
     gev_link *chain;         /* the pieces of a gev_loop_send */
     int32_t *senders;        /* slots that have pieces, in order */
+    int32_t sender_count;
     int32_t chain_room;
 
     int32_t idle_heads[IDLE_BUCKETS];

@@ -167,37 +167,20 @@ static bool gather(sender *s, const uint8_t *base, size_t size)
     return true;
 }
 
-/* Links pieces into chains; returns the number of senders. */
-static int32_t link_pieces(gev_loop *loop, int32_t count, const int64_t *pieces,
-                           const uint8_t *blob, const uint8_t *const *large)
+/* Links piece i to the ones before it of the same connection. */
+static void link_piece(gev_loop *loop, int32_t i, int64_t token, const uint8_t *base, size_t size)
 {
-    int32_t senders = 0;
-    int64_t start = 0;
-    for (int32_t i = 0; i < count; i++) {
-        int64_t token = pieces[2 * i], number = pieces[2 * i + 1];
-        gev_link *piece = &loop->chain[i];
-        piece->next = -1;
-        if (token < 0) {
-            token = ~token;
-            piece->base = *large++;
-            piece->size = (size_t)number;
-        } else {
-            piece->base = blob + start;
-            piece->size = (size_t)(number - start);
-            start = number;
-        }
-        gev_conn *conn = gev_conn_at(loop, token);
-        if (!conn || conn->state & (CONN_DRAINING | CONN_BROKEN | CONN_HALF_CLOSING))
-            continue;
-        if (conn->first_piece < 0) {
-            conn->first_piece = i;
-            loop->senders[senders++] = (int32_t)(conn - loop->conns);
-        } else {
-            loop->chain[conn->last_piece].next = i;
-        }
-        conn->last_piece = i;
+    gev_conn *conn = gev_conn_at(loop, token);
+    loop->chain[i] = (gev_link){.base = base, .size = size, .next = -1};
+    if (!conn || conn->state & (CONN_DRAINING | CONN_BROKEN | CONN_HALF_CLOSING))
+        return;
+    if (conn->first_piece < 0) {
+        conn->first_piece = i;
+        loop->senders[loop->sender_count++] = (int32_t)(conn - loop->conns);
+    } else {
+        loop->chain[conn->last_piece].next = i;
     }
-    return senders;
+    conn->last_piece = i;
 }
 
 static int room_for(gev_loop *loop, int32_t count)
@@ -217,14 +200,22 @@ static int room_for(gev_loop *loop, int32_t count)
 }
 
 int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *pieces, const uint8_t *blob,
-                  const uint8_t *const *large)
+                  int64_t large_token, const uint8_t *large, size_t large_size)
 {
-    int error = room_for(loop, count);
+    int error = room_for(loop, count + 1);
     if (error)
         return error;
-    int32_t senders = link_pieces(loop, count, pieces, blob, large);
+    loop->sender_count = 0;
+    int64_t start = 0;
+    for (int32_t i = 0; i < count; i++) {
+        int64_t end = pieces[2 * i + 1];
+        link_piece(loop, i, pieces[2 * i], blob + start, (size_t)(end - start));
+        start = end;
+    }
+    if (large_token >= 0)
+        link_piece(loop, count, large_token, large, large_size);
     sender s = {.loop = loop};
-    for (int32_t i = 0; i < senders; i++) {
+    for (int32_t i = 0; i < loop->sender_count; i++) {
         s.conn = &loop->conns[loop->senders[i]];
         s.count = 0;
         s.size = 0;
@@ -236,7 +227,7 @@ int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *pieces, const ui
         if (open && s.count)
             put(&s);
     }
-    return senders;
+    return loop->sender_count;
 }
 
 void gev_output_flush(gev_loop *loop, gev_conn *conn)
