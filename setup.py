@@ -22,7 +22,7 @@ class BuildExtension(build_ext):
         except (CompileError, ExecError, PlatformError) as exc:
             raise SystemExit(
                 "gevffi needs a C11 compiler and the Python headers to build its extension "
-                "(on Debian: apt-get install gcc libc6-dev python3-dev libffi-dev); "
+                "(on Debian: apt-get install gcc libc6-dev python3-dev); "
                 f"the compiler said: {exc}"
             ) from None
 
