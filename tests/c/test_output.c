@@ -1,0 +1,265 @@
+/* Sending: pieces that leave together, what waits in the ring, its high water, drain and limit. */
+#define _GNU_SOURCE
+#include "loop.h"
+
+enum { HIGH_WATER = 8 * KIB, LIMIT = 256 * KIB };
+
+static gev_limits small_limits(void)
+{
+    gev_limits limits = usual_limits();
+    limits.write_high_water = HIGH_WATER;
+    limits.write_limit = LIMIT;
+    return limits;
+}
+
+/* Gives the connection `size` bytes more than the kernel takes, so that they wait; `data` is the
+ * noise the peer will see, and `from` where in it the next byte is. */
+static size_t fill(fixture *f, int64_t token, const uint8_t *data, size_t from, size_t size)
+{
+    while (!gev_conn_pending(f->loop, token)) {
+        CHECK_EQUAL(send_bytes(f, token, data + from, KIB), 1);
+        from += KIB;
+    }
+    size -= (size_t)gev_conn_pending(f->loop, token);
+    CHECK_EQUAL(send_bytes(f, token, data + from, size), 1);
+    return from + size;
+}
+
+static void pieces_keep_their_order_however_they_are_mixed(void)
+{
+    fixture f = open_loop();
+    enum { CONNS = 3, PIECES = 300, LARGE = 9000 };
+    int peers[CONNS];
+    int64_t tokens[CONNS], pieces[2 * PIECES];
+    static uint8_t blob[PIECES * 40], expected[CONNS][PIECES * LARGE];
+    size_t sizes[CONNS] = {0}, end = 0;
+    const uint8_t *large[PIECES];
+    int larges = 0;
+    uint8_t *data = noise(LARGE + PIECES);
+    for (int i = 0; i < CONNS; i++)
+        tokens[i] = tcp_pair(&f, &peers[i]);
+    for (int i = 0; i < PIECES; i++) {
+        int to = i * 7 % CONNS;
+        const uint8_t *base = data + i;
+        size_t size = (size_t)i % 40;
+        pieces[2 * i] = tokens[to];
+        if (i % 11 == 5) {
+            size = LARGE;
+            large[larges++] = base;
+            pieces[2 * i] = ~tokens[to];
+            pieces[2 * i + 1] = LARGE;
+        } else {
+            memcpy(blob + end, base, size);
+            end += size;
+            pieces[2 * i + 1] = (int64_t)end;
+        }
+        memcpy(expected[to] + sizes[to], base, size);
+        sizes[to] += size;
+    }
+    CHECK_EQUAL(gev_loop_send(f.loop, PIECES, pieces, blob, large), CONNS);
+    for (int i = 0; i < CONNS; i++) {
+        CHECK_EQUAL(gev_conn_queued(f.loop, tokens[i]), sizes[i]);
+        peer_reads(peers[i], expected[i], sizes[i]);
+        close(peers[i]);
+    }
+    free(data);
+    close_loop(&f);
+}
+
+/* More than the 64 pieces of one sendmsg, none of which touches its neighbour, over what the
+ * kernel takes: the second call finds output waiting and must queue behind it. */
+static void a_long_chain_of_large_pieces_is_kept_in_order(void)
+{
+    fixture f = open_loop();
+    enum { PIECES = 200, SIZE = 10000 };
+    int peer;
+    int64_t token = unix_pair(&f, &peer), pieces[2 * PIECES];
+    const uint8_t *large[PIECES];
+    uint8_t *data = noise(PIECES * SIZE);
+    for (int i = 0; i < PIECES; i++) {
+        pieces[2 * i] = ~token;
+        pieces[2 * i + 1] = SIZE;
+        large[i] = data + (PIECES - 1 - i) * SIZE;
+    }
+    CHECK_EQUAL(gev_loop_send(f.loop, PIECES, pieces, NULL, large), 1);
+    CHECK(gev_conn_pending(f.loop, token) > 0);
+    for (int i = 0; i < PIECES; i++) {
+        if (gev_conn_pending(f.loop, token))
+            poll_once(&f, 0);
+        peer_reads(peer, large[i], SIZE);
+    }
+    CHECK_EQUAL(gev_conn_pending(f.loop, token), 0);
+    free(data);
+    close(peer);
+    close_loop(&f);
+}
+
+static void nothing_to_send_is_fine(void)
+{
+    fixture f = open_loop();
+    int peer;
+    int64_t token = unix_pair(&f, &peer), piece[] = {token, 0};
+    CHECK_EQUAL(gev_loop_send(f.loop, 0, NULL, NULL, NULL), 0);
+    CHECK_EQUAL(gev_loop_send(f.loop, 1, piece, (const uint8_t *)"", NULL), 1);
+    CHECK_EQUAL(gev_conn_queued(f.loop, token), 0);
+    close(peer);
+    close_loop(&f);
+}
+
+/* More waits than a socket buffer holds, in a ring that is nearly full, in sizes that share no factor
+ * with the ring's: start and end cross its edge again and again. */
+static void the_ring_wraps(void)
+{
+    fixture f = open_loop();
+    int peer;
+    int64_t token = unix_pair(&f, &peer);
+    uint8_t *data = noise(9 * MIB);
+    size_t given = fill(&f, token, data, 0, 500 * KIB), taken = 0;
+    while (given < 8 * MIB) {
+        size_t waits = (size_t)gev_conn_pending(f.loop, token);
+        peer_reads(peer, data + taken, 3001);
+        taken += 3001;
+        poll_once(&f, 0);
+        size_t more = waits - (size_t)gev_conn_pending(f.loop, token);
+        CHECK(gev_conn_pending(f.loop, token) > 0);
+        CHECK_EQUAL(send_bytes(&f, token, data + given, more), 1);
+        given += more;
+        CHECK_EQUAL(gev_conn_queued(f.loop, token), given);
+    }
+    while (taken < given) {
+        size_t size = given - taken < 5000 ? given - taken : 5000;
+        poll_once(&f, 0);
+        peer_reads(peer, data + taken, size);
+        taken += size;
+    }
+    free(data);
+    close(peer);
+    close_loop(&f);
+}
+
+static void high_water_pauses_reading_until_half_is_gone(void)
+{
+    fixture f = open_loop_over(small_limits(), 16 * MIB);
+    int peer;
+    int64_t token = unix_pair(&f, &peer);
+    uint8_t *data = noise(8 * MIB);
+    size_t given = fill(&f, token, data, 0, HIGH_WATER), taken = 0;
+    poll_once(&f, 0);
+    CHECK_EQUAL(changes_of(&f, token), 0); /* at the mark is not over it */
+    CHECK_EQUAL(send_bytes(&f, token, data + given, 1), 1);
+    given++;
+    peer_writes(peer, "question", 8);
+    poll_once(&f, 0);
+    CHECK_EQUAL(changes_of(&f, token), GEV_CHANGE_HIGH_WATER);
+    CHECK_EQUAL(f.frames, 0);
+    int32_t what = 0;
+    while (!(what & GEV_CHANGE_DRAINED)) {
+        CHECK(gev_conn_pending(f.loop, token) > HIGH_WATER / 2);
+        peer_reads(peer, data + taken, 500);
+        taken += 500;
+        poll_once(&f, 0);
+        what = changes_of(&f, token);
+        CHECK_EQUAL(f.frames, 0);
+    }
+    CHECK_EQUAL(what, GEV_CHANGE_DRAINED);
+    CHECK(gev_conn_pending(f.loop, token) <= HIGH_WATER / 2);
+    wait_text(&f, token, "question");
+    peer_reads(peer, data + taken, given - taken);
+    free(data);
+    close(peer);
+    close_loop(&f);
+}
+
+static void the_limit_closes_and_not_one_byte_before(void)
+{
+    fixture f = open_loop_over(small_limits(), 16 * MIB);
+    int peer;
+    int64_t token = unix_pair(&f, &peer);
+    uint8_t *data = noise(8 * MIB);
+    fill(&f, token, data, 0, LIMIT);
+    CHECK_EQUAL(gev_conn_pending(f.loop, token), LIMIT);
+    CHECK_EQUAL(send_bytes(&f, token, data, 1), 1);
+    CHECK_EQUAL(wait_closed(&f, token), GEV_REASON_SLOW_CONSUMER);
+    free(data);
+    close(peer);
+    close_loop(&f);
+}
+
+static void an_exhausted_pool_closes_whom_it_cannot_serve(void)
+{
+    fixture f = open_loop_over(usual_limits(), 64 * KIB);
+    int peers[2];
+    uint8_t *data = noise(8 * MIB);
+    int64_t served = unix_pair(&f, &peers[0]), other = unix_pair(&f, &peers[1]);
+    size_t given = fill(&f, served, data, 0, 60 * KIB);
+    CHECK_EQUAL(send_bytes(&f, other, data, 4 * MIB), 1);
+    CHECK_EQUAL(wait_closed(&f, other), GEV_REASON_NO_MEMORY);
+    CHECK_EQUAL(changes_of(&f, served), 0);
+    for (size_t taken = 0, size; taken < given; taken += size) {
+        size = given - taken < 4096 ? given - taken : 4096;
+        poll_once(&f, 0);
+        peer_reads(peers[0], data + taken, size);
+    }
+    free(data);
+    close(peers[0]);
+    close(peers[1]);
+    close_loop(&f);
+}
+
+static void notify_tells_when_the_kernel_has_it_all(void)
+{
+    fixture f = open_loop();
+    int peer;
+    int64_t token = unix_pair(&f, &peer);
+    uint8_t *data = noise(8 * MIB);
+    CHECK_EQUAL(send_bytes(&f, token, data, 10), 1);
+    CHECK_EQUAL(gev_conn_notify(f.loop, token, gev_conn_queued(f.loop, token)), 0);
+    poll_once(&f, 0);
+    CHECK_EQUAL(changes_of(&f, token), GEV_CHANGE_SENT);
+    size_t given = fill(&f, token, data, 10, 20 * KIB), taken = 0;
+    int64_t position = (int64_t)given - 10 * KIB;
+    CHECK_EQUAL(gev_conn_notify(f.loop, token, position), 0);
+    int32_t what = 0;
+    while (!what) {
+        CHECK((int64_t)given - gev_conn_pending(f.loop, token) < position);
+        peer_reads(peer, data + taken, 1000);
+        taken += 1000;
+        poll_once(&f, 0);
+        what = changes_of(&f, token);
+    }
+    CHECK_EQUAL(what, GEV_CHANGE_SENT);
+    CHECK((int64_t)given - gev_conn_pending(f.loop, token) >= position);
+    free(data);
+    close(peer);
+    close_loop(&f);
+}
+
+/* The peer is gone for writing, but what it said before is still delivered. */
+static void a_failed_send_leaves_the_input(void)
+{
+    fixture f = open_loop();
+    int peer;
+    int64_t token = unix_pair(&f, &peer);
+    peer_writes(peer, "farewell", 8);
+    close(peer);
+    CHECK_EQUAL(send_bytes(&f, token, "anybody?", 8), 1);
+    CHECK_EQUAL(send_bytes(&f, token, "hello?", 6), 0);
+    wait_text(&f, token, "farewell");
+    CHECK_EQUAL(wait_closed(&f, token), GEV_REASON_RESET);
+    close_loop(&f);
+}
+
+int main(void)
+{
+    CHECK_TIME(20);
+    RUN(pieces_keep_their_order_however_they_are_mixed);
+    RUN(a_long_chain_of_large_pieces_is_kept_in_order);
+    RUN(nothing_to_send_is_fine);
+    RUN(the_ring_wraps);
+    RUN(high_water_pauses_reading_until_half_is_gone);
+    RUN(the_limit_closes_and_not_one_byte_before);
+    RUN(an_exhausted_pool_closes_whom_it_cannot_serve);
+    RUN(notify_tells_when_the_kernel_has_it_all);
+    RUN(a_failed_send_leaves_the_input);
+    return 0;
+}
