@@ -1,0 +1,137 @@
+/* Listeners: batches, and what becomes of them when accepting fails.
+ *
+ * This program has an accept4 of its own, in front of libc's, that can be told to fail. */
+#define _GNU_SOURCE
+#include "loop.h"
+
+#include <sys/syscall.h>
+#include <sys/un.h>
+
+static int accept_fails_with;   /* errno, 0: it does not */
+static int accepts;             /* calls */
+
+int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
+{
+    accepts++;
+    if (accept_fails_with) {
+        errno = accept_fails_with;
+        return -1;
+    }
+    return (int)syscall(SYS_accept4, fd, address, size, flags);
+}
+
+static void accepted_in_batches_with_their_addresses(void)
+{
+    enum { PEERS = 300 };
+    fixture f = open_loop();
+    struct sockaddr_in address, peer;
+    int listener = listening(&address), number = gev_loop_listen(f.loop, listener), turns = 0;
+    int peers[PEERS], seen = 0;
+    for (int i = 0; i < PEERS; i++)
+        peers[i] = connected_to(&address);
+    for (; seen < PEERS; turns++) {
+        poll_once(&f, -1);
+        CHECK(f.turn->accepted > 0 && f.turn->accepted <= 128);
+        CHECK_EQUAL(f.turn->accept_error, 0);
+        for (int i = 0; i < f.turn->accepted; i++) {
+            struct sockaddr_in told;
+            socklen_t size = sizeof peer;
+            int fd = f.turn->accepted_fd[i];
+            CHECK_EQUAL(f.turn->accepted_listener[i], number);
+            CHECK_EQUAL(f.turn->accepted_size[i], sizeof told);
+            memcpy(&told, f.turn->accepted_address + 112 * i, sizeof told);
+            CHECK(getsockname(peers[seen++], (struct sockaddr *)&peer, &size) == 0);
+            CHECK(told.sin_port == peer.sin_port && told.sin_addr.s_addr == peer.sin_addr.s_addr);
+            CHECK(fcntl(fd, F_GETFL) & O_NONBLOCK && fcntl(fd, F_GETFD) & FD_CLOEXEC);
+            close(fd);
+        }
+    }
+    CHECK_EQUAL(turns, 3);
+    for (int i = 0; i < PEERS; i++)
+        close(peers[i]);
+    CHECK_EQUAL(gev_loop_unlisten(f.loop, number), 0);
+    close(listener);
+    close_loop(&f);
+}
+
+/* sockaddr_un, the longest address there is. */
+static void a_long_unix_address_fits(void)
+{
+    fixture f = open_loop();
+    struct sockaddr_un address = {.sun_family = AF_UNIX}, client = {.sun_family = AF_UNIX};
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    int peer = socket(AF_UNIX, SOCK_STREAM, 0);
+    /* Abstract names: a zero byte and all the room there is. */
+    memset(client.sun_path + 1, 'c', sizeof client.sun_path - 1);
+    snprintf(client.sun_path + 1, 20, "client %d", getpid());
+    CHECK(bind(listener, (struct sockaddr *)&address, sizeof(sa_family_t)) == 0);
+    CHECK(listen(listener, 1) == 0);
+    socklen_t size = sizeof address;
+    CHECK(getsockname(listener, (struct sockaddr *)&address, &size) == 0);
+    CHECK(bind(peer, (struct sockaddr *)&client, sizeof client) == 0);
+    CHECK(connect(peer, (struct sockaddr *)&address, size) == 0);
+    int number = gev_loop_listen(f.loop, listener);
+    poll_once(&f, -1);
+    CHECK_EQUAL(f.turn->accepted, 1);
+    CHECK_EQUAL(f.turn->accepted_size[0], sizeof client);
+    CHECK(!memcmp(f.turn->accepted_address, &client, sizeof client));
+    close(f.turn->accepted_fd[0]);
+    CHECK_EQUAL(gev_loop_unlisten(f.loop, number), 0);
+    CHECK_EQUAL(gev_loop_unlisten(f.loop, number), -EBADF);
+    CHECK_EQUAL(gev_loop_resume_accept(f.loop, number), -EBADF);
+    CHECK_EQUAL(gev_loop_unlisten(f.loop, -1), -EBADF);
+    close(peer);
+    close(listener);
+    close_loop(&f);
+}
+
+static void numbers_are_used_again_and_errors_take_none(void)
+{
+    fixture f = open_loop();
+    struct sockaddr_in addresses[2];
+    int first = listening(&addresses[0]), second = listening(&addresses[1]);
+    CHECK_EQUAL(gev_loop_listen(f.loop, first), 0);
+    CHECK_EQUAL(gev_loop_listen(f.loop, first), -EEXIST);
+    CHECK_EQUAL(gev_loop_listen(f.loop, second), 1);
+    CHECK_EQUAL(gev_loop_unlisten(f.loop, 0), 0);
+    CHECK_EQUAL(gev_loop_listen(f.loop, first), 0);
+    close(first);
+    close(second);
+    close_loop(&f);
+}
+
+/* A pause: nothing to do until resumed, then all that came meanwhile. */
+static void a_listener_without_descriptors_rests(void)
+{
+    fixture f = open_loop();
+    struct sockaddr_in address;
+    int listener = listening(&address), number = gev_loop_listen(f.loop, listener);
+    int peer = connected_to(&address);
+    accept_fails_with = EMFILE;
+    poll_once(&f, -1);
+    CHECK_EQUAL(f.turn->accept_error, EMFILE);
+    CHECK_EQUAL(f.turn->accept_listener, number);
+    accept_fails_with = 0;
+    accepts = 0;
+    poll_once(&f, 0);
+    CHECK_EQUAL(accepts + f.turn->accepted + f.turn->accept_error, 0);
+    CHECK_EQUAL(gev_loop_resume_accept(f.loop, number), 0);
+    CHECK_EQUAL(gev_loop_resume_accept(f.loop, number), 0);
+    poll_once(&f, -1);
+    CHECK_EQUAL(f.turn->accepted, 1);
+    close(f.turn->accepted_fd[0]);
+    CHECK_EQUAL(gev_loop_unlisten(f.loop, number), 0);
+    close(peer);
+    close(listener);
+    close_loop(&f);
+}
+
+int main(void)
+{
+    CHECK_TIME(20);
+    RUN(accepted_in_batches_with_their_addresses);
+    RUN(a_long_unix_address_fits);
+    RUN(numbers_are_used_again_and_errors_take_none);
+    RUN(a_listener_without_descriptors_rests);
+    return 0;
+}

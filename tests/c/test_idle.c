@@ -1,0 +1,169 @@
+/* Idle connections: closed when their time is over, never before, and found without a search.
+ *
+ * This program has a clock_gettime of its own, in front of libc's, whose time the tests move. */
+#define _GNU_SOURCE
+#include "conn.h"
+#include "loop.h"
+
+#include <time.h>
+
+static int64_t clock_ms = 1000000007;
+
+int clock_gettime(clockid_t clock, struct timespec *time)
+{
+    (void)clock;
+    *time = (struct timespec){.tv_sec = clock_ms / 1000, .tv_nsec = clock_ms % 1000 * 1000000};
+    return 0;
+}
+
+static fixture open_idle(int64_t idle_ms)
+{
+    gev_limits limits = usual_limits();
+    limits.idle_ms = idle_ms;
+    return open_loop_over(limits, MIB);
+}
+
+/* Takes a turn every `step` milliseconds until the connection closes; how long that took. */
+static int64_t lasts(fixture *f, int64_t token, int64_t step)
+{
+    int64_t from = clock_ms;
+    while (!(changes_of(f, token) & GEV_CHANGE_CLOSED)) {
+        clock_ms += step;
+        poll_once(f, 0);
+    }
+    CHECK_EQUAL(reason_of(f, token), GEV_REASON_IDLE);
+    return clock_ms - from;
+}
+
+static void silence_closes_in_time(void)
+{
+    int64_t idles[] = {1, 49, 50, 51, 1000, 51199, 51200, 51201, 200000};
+    for (size_t i = 0; i < sizeof idles / sizeof *idles; i++) {
+        fixture f = open_idle(idles[i]);
+        int peer;
+        int64_t token = unix_pair(&f, &peer);
+        int64_t lasted = lasts(&f, token, 7);
+        CHECK(lasted >= idles[i]);
+        CHECK(lasted <= idles[i] + 100 + 7);
+        peer_sees_end(peer);
+        close(peer);
+        close_loop(&f);
+    }
+}
+
+static void bytes_in_and_out_keep_it_open(void)
+{
+    fixture f = open_idle(1000);
+    int peer;
+    int64_t token = unix_pair(&f, &peer);
+    for (int i = 0; i < 200; i++) {
+        clock_ms += 900;
+        if (i % 2)
+            peer_writes(peer, "in", 2);
+        else
+            send_bytes(&f, token, "out", 3);
+        poll_once(&f, 0);
+        CHECK_EQUAL(f.turn->changes, 0);
+    }
+    int64_t lasted = lasts(&f, token, 1);
+    CHECK(lasted >= 1000 && lasted <= 1100);
+    close(peer);
+    close_loop(&f);
+}
+
+static void no_idle_time_is_for_ever(void)
+{
+    fixture f = open_idle(0);
+    int peer;
+    int64_t token = unix_pair(&f, &peer);
+    clock_ms += 1000LL * 3600 * 24 * 365;
+    poll_once(&f, 0);
+    CHECK_EQUAL(f.turn->changes, 0);
+    CHECK(gev_conn_fd(f.loop, token) >= 0);
+    close(peer);
+    close_loop(&f);
+}
+
+/* The loop was away for longer than the wheel is round: those whose time is over go, all of them,
+ * and the others do not. */
+static void a_long_absence_is_caught_up_with(void)
+{
+    enum { CONNS = 50 };
+    fixture f = open_idle(120000);
+    int peers[CONNS];
+    int64_t tokens[CONNS];
+    for (int i = 0; i < CONNS; i++) {
+        tokens[i] = unix_pair(&f, &peers[i]);
+        clock_ms += 2000;
+        poll_once(&f, 0);
+    }
+    clock_ms += 60001; /* 160 s after the first, 62 s after the last: over for the first 21 */
+    poll_once(&f, 0);
+    for (int i = 0; i < CONNS; i++) {
+        CHECK_EQUAL(changes_of(&f, tokens[i]), i < 21 ? GEV_CHANGE_CLOSED : 0);
+        close(peers[i]);
+    }
+    close_loop(&f);
+}
+
+/* The wait never lasts beyond the next moment the wheel has to be looked at, and is not cut short
+ * where there is none; nor does it end at once again and again. */
+static void the_wait_ends_when_somebody_is_due(void)
+{
+    fixture f = open_idle(10000);
+    int peer;
+    CHECK_EQUAL(gev_idle_timeout(f.loop, -1), -1);
+    CHECK_EQUAL(gev_idle_timeout(f.loop, 77), 77);
+    int64_t token = unix_pair(&f, &peer), from = clock_ms;
+    CHECK_EQUAL(gev_idle_timeout(f.loop, 0), 0);
+    CHECK_EQUAL(gev_idle_timeout(f.loop, 77), 77);
+    int waits = 0;
+    do {
+        int wait = gev_idle_timeout(f.loop, -1);
+        CHECK(wait >= 0 && wait <= 10100);
+        clock_ms += wait;
+        waits++;
+        poll_once(&f, 0);
+    } while (!changes_of(&f, token));
+    CHECK(clock_ms - from >= 10000 && clock_ms - from <= 10100);
+    CHECK(waits <= 2);
+    close(peer);
+    close_loop(&f);
+}
+
+/* Half of many leave by themselves: the lists stay whole. */
+static void leaving_early_leaves_no_trace(void)
+{
+    enum { CONNS = 200 };
+    fixture f = open_idle(300);
+    int peers[CONNS], closed = 0;
+    int64_t tokens[CONNS];
+    for (int i = 0; i < CONNS; i++) {
+        tokens[i] = unix_pair(&f, &peers[i]);
+        clock_ms += i % 3;
+    }
+    for (int i = 0; i < CONNS; i += 2)
+        gev_conn_abort(f.loop, tokens[i * 7 % CONNS], GEV_REASON_LOCAL);
+    while (closed < CONNS) {
+        poll_once(&f, 0);
+        closed += f.turn->changes;
+        clock_ms += 10;
+    }
+    CHECK_EQUAL(f.loop->idle_count, 0);
+    CHECK_EQUAL(gev_idle_timeout(f.loop, -1), -1);
+    for (int i = 0; i < CONNS; i++)
+        close(peers[i]);
+    close_loop(&f);
+}
+
+int main(void)
+{
+    CHECK_TIME(20);
+    RUN(silence_closes_in_time);
+    RUN(bytes_in_and_out_keep_it_open);
+    RUN(no_idle_time_is_for_ever);
+    RUN(a_long_absence_is_caught_up_with);
+    RUN(the_wait_ends_when_somebody_is_due);
+    RUN(leaving_early_leaves_no_trace);
+    return 0;
+}
