@@ -269,6 +269,27 @@ static void closing_the_loop_closes_everything(void)
     CHECK_EQUAL(open_descriptors(), before);
 }
 
+/* After 2^30 connections in one slot the generation must not grow into the bit of a token that
+ * names listeners. */
+static void a_slot_used_very_often_still_names_a_connection(void)
+{
+    fixture f = open_loop();
+    int peer;
+    size_t size;
+    int64_t token = unix_pair(&f, &peer);
+    gev_conn_abort(f.loop, token, GEV_REASON_LOCAL);
+    close(peer);
+    wait_closed(&f, token);
+    f.loop->conns[slot_of(token)].generation = (1u << 30) - 1;
+    poll_once(&f, 0);
+    token = unix_pair(&f, &peer);
+    peer_writes(peer, "x", 1);
+    poll_once(&f, -1);
+    CHECK(frame_of(&f, token, &size));
+    close(peer);
+    close_loop(&f);
+}
+
 int main(void)
 {
     CHECK_TIME(20);
@@ -284,5 +305,6 @@ int main(void)
     RUN(changes_that_do_not_fit_come_later);
     RUN(a_wake_ends_the_wait);
     RUN(closing_the_loop_closes_everything);
+    RUN(a_slot_used_very_often_still_names_a_connection);
     return 0;
 }

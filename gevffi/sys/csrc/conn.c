@@ -172,7 +172,7 @@ void gev_conn_release_told(gev_loop *loop)
         if (!(loop->turn.change_what[i] & GEV_CHANGE_CLOSED))
             continue;
         gev_conn *conn = &loop->conns[loop->turn.change_slot[i]];
-        conn->generation = (conn->generation + 1) & 0x7fffffff;
+        conn->generation = (conn->generation + 1) & 0x3fffffff;
         conn->next = loop->free_slot;
         loop->free_slot = loop->turn.change_slot[i];
     }
