@@ -126,6 +126,39 @@ static void a_listener_without_descriptors_rests(void)
     close_loop(&f);
 }
 
+/* One accept_error is told in a turn; the second listener must not be lost over it. */
+static void of_two_listeners_without_descriptors_both_are_told(void)
+{
+    fixture f = open_loop();
+    struct sockaddr_in addresses[2];
+    int listeners[2], peers[2], accepted = 0;
+    for (int i = 0; i < 2; i++) {
+        listeners[i] = listening(&addresses[i]);
+        CHECK_EQUAL(gev_loop_listen(f.loop, listeners[i]), i);
+        peers[i] = connected_to(&addresses[i]);
+    }
+    accept_fails_with = ENFILE;
+    poll_once(&f, -1);
+    CHECK_EQUAL(f.turn->accept_error, ENFILE);
+    int first = f.turn->accept_listener;
+    poll_once(&f, -1);
+    CHECK_EQUAL(f.turn->accept_error, ENFILE);
+    CHECK_EQUAL(f.turn->accept_listener, 1 - first);
+    accept_fails_with = 0;
+    for (int i = 0; i < 2; i++)
+        CHECK_EQUAL(gev_loop_resume_accept(f.loop, i), 0);
+    while (accepted < 2) {
+        poll_once(&f, -1);
+        for (int i = 0; i < f.turn->accepted; i++, accepted++)
+            close(f.turn->accepted_fd[i]);
+    }
+    for (int i = 0; i < 2; i++) {
+        close(peers[i]);
+        close(listeners[i]);
+    }
+    close_loop(&f);
+}
+
 int main(void)
 {
     CHECK_TIME(20);
@@ -133,5 +166,6 @@ int main(void)
     RUN(a_long_unix_address_fits);
     RUN(numbers_are_used_again_and_errors_take_none);
     RUN(a_listener_without_descriptors_rests);
+    RUN(of_two_listeners_without_descriptors_both_are_told);
     return 0;
 }

@@ -178,7 +178,8 @@ static void accept_some(gev_loop *loop, int number)
 {
     gev_listener *listener = listener_at(loop, number);
     gev_turn *turn = &loop->turn;
-    if (!listener)
+    /* A turn tells one accept_error; a second listener is ready again in the next. */
+    if (!listener || turn->accept_error)
         return;
     while (turn->accepted < ACCEPT_ROOM) {
         uint32_t size = ADDRESS_ROOM;
