@@ -159,6 +159,24 @@ static void of_two_listeners_without_descriptors_both_are_told(void)
     close_loop(&f);
 }
 
+/* What a security module or a seccomp filter answers it answers for ever, and takes no connection
+ * off the queue. */
+static void a_listener_that_may_not_accept_rests_too(void)
+{
+    fixture f = open_loop();
+    struct sockaddr_in address;
+    int listener = listening(&address), number = gev_loop_listen(f.loop, listener);
+    int peer = connected_to(&address);
+    accept_fails_with = EPERM;
+    poll_once(&f, -1);
+    CHECK_EQUAL(f.turn->accept_error, EPERM);
+    CHECK_EQUAL(f.turn->accept_listener, number);
+    accept_fails_with = 0;
+    close(peer);
+    close(listener);
+    close_loop(&f);
+}
+
 int main(void)
 {
     CHECK_TIME(20);
@@ -167,5 +185,6 @@ int main(void)
     RUN(numbers_are_used_again_and_errors_take_none);
     RUN(a_listener_without_descriptors_rests);
     RUN(of_two_listeners_without_descriptors_both_are_told);
+    RUN(a_listener_that_may_not_accept_rests_too);
     return 0;
 }

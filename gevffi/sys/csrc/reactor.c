@@ -192,7 +192,7 @@ static void accept_some(gev_loop *loop, int number)
             turn->accepted++;
         } else if (fd == -EAGAIN) {
             return;
-        } else if (fd != -EINTR && fd != -ECONNABORTED && fd != -EPROTO && fd != -EPERM) {
+        } else if (fd != -EINTR && fd != -ECONNABORTED && fd != -EPROTO) {
             gev_poller_remove(loop->poller, listener->fd, GEV_READ);
             listener->watched = false;
             turn->accept_error = -fd;
