@@ -290,6 +290,48 @@ static void a_slot_used_very_often_still_names_a_connection(void)
     close_loop(&f);
 }
 
+static void limits_that_cannot_be_meant_are_refused(void)
+{
+    gev_pool *pool;
+    gev_loop *loop;
+    CHECK_EQUAL(gev_pool_open(&pool, MIB, 10, 0), 0);
+    for (int i = 0; i < 8; i++) {
+        gev_limits limits = usual_limits();
+        limits.pool = pool;
+        limits.max_events = i == 0 ? 0 : i == 1 ? 65537 : 65536;
+        limits.read_budget = i == 2 ? 0 : 1; /* a read of nothing looks like the peer's end */
+        limits.write_limit = i == 3 ? (1u << 30) + 1 : 1u << 30;
+        limits.idle_ms = i == 4 ? -1 : i == 5 ? INT64_MAX : INT64_MAX / 2;
+        if (i == 6)
+            limits.pool = NULL;
+        int error = gev_loop_open(&loop, &limits);
+        CHECK_EQUAL(error, i == 7 ? 0 : -EINVAL);
+    }
+    gev_loop_close(loop);
+    gev_pool_close(pool);
+}
+
+/* It could never serve anybody, so it would return at once for ever; or write past the end. */
+static void a_turn_without_room_in_the_arena_is_refused(void)
+{
+    fixture f = open_loop();
+    int peer;
+    unix_pair(&f, &peer);
+    peer_writes(peer, "x", 1);
+    CHECK_EQUAL(gev_loop_poll(f.loop, ARENA - MIN_READ + 1, 0), -EINVAL);
+    CHECK_EQUAL(gev_loop_poll(f.loop, ARENA + 1, 0), -EINVAL);
+    CHECK_EQUAL(gev_loop_poll(f.loop, UINT32_MAX, 0), -EINVAL);
+    gev_loop_arena(f.loop, f.arena, MIN_READ - 1);
+    CHECK_EQUAL(gev_loop_poll(f.loop, 0, 0), -EINVAL);
+    gev_loop_arena(f.loop, f.arena, 1u << 31); /* frames are told in 32-bit signed numbers */
+    CHECK_EQUAL(gev_loop_poll(f.loop, 0, 0), -EINVAL);
+    gev_loop_arena(f.loop, f.arena, ARENA);
+    poll_from(&f, ARENA - MIN_READ, 0);
+    CHECK_EQUAL(f.frames, 1);
+    close(peer);
+    close_loop(&f);
+}
+
 int main(void)
 {
     CHECK_TIME(20);
@@ -306,5 +348,7 @@ int main(void)
     RUN(a_wake_ends_the_wait);
     RUN(closing_the_loop_closes_everything);
     RUN(a_slot_used_very_often_still_names_a_connection);
+    RUN(limits_that_cannot_be_meant_are_refused);
+    RUN(a_turn_without_room_in_the_arena_is_refused);
     return 0;
 }

@@ -159,6 +159,7 @@ typedef struct gev_turn {
     uint8_t *accepted_address;   /* 112 bytes each */
 } gev_turn;
 
+/* -EINVAL: limits that cannot be meant. */
 int gev_loop_open(gev_loop **loop, const gev_limits *limits);
 /* Closes every connection at once and frees the loop. Listeners stay their owner's. */
 void gev_loop_close(gev_loop *loop);
@@ -169,6 +170,7 @@ void gev_loop_arena(gev_loop *loop, uint8_t *base, uint32_t size);
 enum { GEV_MORE = 1 << 24 };
 
 /* One turn: waits (timeout_ms < 0: for ever), accepts, reads into arena[start:], flushes.
+ * -EINVAL: there are less than 64 KiB from `start` on, or the arena has more than 2 GiB.
  * Returns the number of frames, plus GEV_MORE if there are changes, accepted connections or an
  * accept_error. What it reports stays valid until the next call. */
 int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms);

@@ -66,7 +66,9 @@ static void turn_close(gev_turn *turn)
 
 int gev_loop_open(gev_loop **result, const gev_limits *limits)
 {
-    if (limits->max_events < 1 || limits->max_events > 65536 || limits->write_limit > 1u << 30)
+    if (!limits->pool || limits->max_events < 1 || limits->max_events > 65536
+            || !limits->read_budget || limits->write_limit > 1u << 30 || limits->idle_ms < 0
+            || limits->idle_ms > INT64_MAX / 2)
         return -EINVAL;
     gev_loop *loop = calloc(1, sizeof *loop);
     if (!loop)
@@ -304,6 +306,9 @@ static void serve(gev_loop *loop, const gev_event *event)
 int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
 {
     gev_turn *turn = &loop->turn;
+    if (start > loop->arena_size || loop->arena_size - start < MIN_READ
+            || loop->arena_size > INT32_MAX)
+        return -EINVAL;
     gev_conn_release_told(loop);
     loop->frames = turn->changes = turn->accepted = turn->accept_error = 0;
     turn->used = start;
