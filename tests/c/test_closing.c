@@ -155,6 +155,25 @@ static void a_close_after_a_hang_up_reads_the_rest_away(void)
     close_loop(&f);
 }
 
+/* On a Unix socket a hang-up can come without writability: the peer has shut both sides down and
+ * read nothing. What waits will never leave, so it must not be waited for. */
+static void a_hang_up_ends_a_close_that_waits_to_send(void)
+{
+    fixture f = open_loop();
+    int peer;
+    int64_t token = unix_pair(&f, &peer);
+    uint8_t *data = noise(BULK);
+    CHECK_EQUAL(send_bytes(&f, token, data, BULK), 1);
+    CHECK_EQUAL(gev_conn_close(f.loop, token, GEV_REASON_LOCAL), 0);
+    poll_once(&f, 0);
+    CHECK_EQUAL(changes_of(&f, token), GEV_CHANGE_HIGH_WATER);
+    CHECK_EQUAL(shutdown(peer, SHUT_RDWR), 0);
+    CHECK_EQUAL(wait_closed(&f, token), GEV_REASON_LOCAL);
+    free(data);
+    close(peer);
+    close_loop(&f);
+}
+
 int main(void)
 {
     CHECK_TIME(20);
@@ -165,5 +184,6 @@ int main(void)
     RUN(half_a_close_waits_for_the_output_and_then_for_the_peer);
     RUN(half_a_close_after_the_peers_is_a_whole_one);
     RUN(a_close_after_a_hang_up_reads_the_rest_away);
+    RUN(a_hang_up_ends_a_close_that_waits_to_send);
     return 0;
 }

@@ -273,7 +273,7 @@ static void hung_up(gev_loop *loop, gev_conn *conn, uint32_t ready)
         socklen_t size = sizeof error;
         getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &size);
         gev_conn_close_now(loop, conn, gev_reason_of(error));
-    } else if (!(ready & GEV_WRITE)) {
+    } else if (!conn->out_size) {
         /* Both sides have ended, but nobody wants to read what is left: the poller would report
          * it for ever. Resuming to read brings it back. */
         gev_conn_unwatch(loop, conn);
@@ -289,7 +289,8 @@ static void serve(gev_loop *loop, const gev_event *event)
     gev_conn *conn = gev_conn_at(loop, (int64_t)event->token);
     if (!conn)
         return;
-    if (event->ready & GEV_WRITE)
+    /* A hang-up may come without writability (unix(7)); sending is how its output ends then. */
+    if (event->ready & (GEV_WRITE | GEV_HANGUP))
         gev_output_flush(loop, conn);
     if (conn->fd < 0 || !(event->ready & (GEV_READ | GEV_HANGUP | GEV_ERROR)))
         return;
