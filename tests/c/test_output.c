@@ -249,6 +249,45 @@ static void a_failed_send_leaves_the_input(void)
     close_loop(&f);
 }
 
+static void notify_may_ask_for_bytes_not_given_yet(void)
+{
+    fixture f = open_loop();
+    int peer;
+    int64_t token = unix_pair(&f, &peer);
+    CHECK_EQUAL(gev_conn_notify(f.loop, token, 10), 0);
+    CHECK_EQUAL(send_bytes(&f, token, "123456789", 9), 1);
+    poll_once(&f, 0);
+    CHECK_EQUAL(changes_of(&f, token), 0);
+    CHECK_EQUAL(send_bytes(&f, token, "0", 1), 1);
+    poll_once(&f, 0);
+    CHECK_EQUAL(changes_of(&f, token), GEV_CHANGE_SENT);
+    close(peer);
+    close_loop(&f);
+}
+
+/* A send that fails takes no byte, so nobody is told that it did. */
+static void notify_does_not_tell_of_lost_bytes(void)
+{
+    fixture f = open_loop();
+    int peer;
+    int64_t token = unix_pair(&f, &peer);
+    CHECK_EQUAL(send_bytes(&f, token, "heard", 5), 1);
+    peer_reads(peer, "heard", 5);
+    CHECK_EQUAL(shutdown(peer, SHUT_RD), 0);
+    CHECK_EQUAL(send_bytes(&f, token, "lost", 4), 1);
+    CHECK_EQUAL(gev_conn_notify(f.loop, token, 9), 0);
+    CHECK_EQUAL(gev_conn_queued(f.loop, token), 9);
+    CHECK_EQUAL(gev_conn_pending(f.loop, token), 4);
+    poll_once(&f, 0);
+    CHECK_EQUAL(changes_of(&f, token), 0);
+    peer_writes(peer, "still here", 10);
+    wait_text(&f, token, "still here");
+    close(peer);
+    CHECK_EQUAL(wait_for(&f, token, -1), GEV_CHANGE_CLOSED);
+    CHECK_EQUAL(reason_of(&f, token), GEV_REASON_RESET);
+    close_loop(&f);
+}
+
 int main(void)
 {
     CHECK_TIME(20);
@@ -261,5 +300,7 @@ int main(void)
     RUN(an_exhausted_pool_closes_whom_it_cannot_serve);
     RUN(notify_tells_when_the_kernel_has_it_all);
     RUN(a_failed_send_leaves_the_input);
+    RUN(notify_may_ask_for_bytes_not_given_yet);
+    RUN(notify_does_not_tell_of_lost_bytes);
     return 0;
 }

@@ -287,7 +287,7 @@ int gev_conn_shutdown_write(gev_loop *loop, int64_t token)
 int64_t gev_conn_pending(gev_loop *loop, int64_t token)
 {
     gev_conn *conn = gev_conn_at(loop, token);
-    return conn ? (int64_t)conn->out_size : -ENOTCONN;
+    return conn ? (int64_t)(conn->queued - conn->sent) : -ENOTCONN;
 }
 
 int64_t gev_conn_queued(gev_loop *loop, int64_t token)
@@ -302,7 +302,7 @@ int gev_conn_notify(gev_loop *loop, int64_t token, int64_t position)
     if (!conn)
         return -ENOTCONN;
     conn->notify_at = (uint64_t)position;
-    if (conn->queued - conn->out_size >= conn->notify_at) {
+    if (conn->sent >= conn->notify_at) {
         conn->notify_at = 0;
         gev_conn_changed(loop, conn, GEV_CHANGE_SENT);
     }

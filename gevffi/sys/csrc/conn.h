@@ -45,6 +45,7 @@ typedef struct gev_conn {
     uint32_t out_start;
     uint32_t out_size;
     uint64_t queued;         /* bytes ever given to send */
+    uint64_t sent;           /* bytes of them that the kernel has taken; the rest waits or is lost */
     uint64_t notify_at;      /* 0: nobody asked */
     int32_t first_piece;     /* chain through gev_loop.chain during one gev_loop_send */
     int32_t last_piece;

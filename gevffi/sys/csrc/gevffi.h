@@ -201,7 +201,7 @@ int gev_conn_close(gev_loop *loop, int64_t token, int reason);
 int gev_conn_abort(gev_loop *loop, int64_t token, int reason);
 int gev_conn_read(gev_loop *loop, int64_t token, int on);
 int gev_conn_shutdown_write(gev_loop *loop, int64_t token);
-/* Bytes that wait for the kernel, and bytes ever given to gev_loop_send. */
+/* Bytes that the kernel has not taken, and bytes ever given to gev_loop_send. */
 int64_t gev_conn_pending(gev_loop *loop, int64_t token);
 int64_t gev_conn_queued(gev_loop *loop, int64_t token);
 /* Asks for GEV_CHANGE_SENT once the kernel has taken all bytes up to `position`. */

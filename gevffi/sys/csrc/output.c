@@ -55,11 +55,12 @@ static void broken(gev_loop *loop, gev_conn *conn, int error)
         gev_conn_close_now(loop, conn, gev_reason_of(error));
 }
 
-/* After the kernel took some bytes. */
-static void progressed(gev_loop *loop, gev_conn *conn)
+/* After the kernel took `sent` bytes. */
+static void progressed(gev_loop *loop, gev_conn *conn, size_t sent)
 {
     conn->active = loop->now;
-    if (conn->notify_at && conn->queued - conn->out_size >= conn->notify_at) {
+    conn->sent += sent;
+    if (conn->notify_at && conn->sent >= conn->notify_at) {
         conn->notify_at = 0;
         gev_conn_changed(loop, conn, GEV_CHANGE_SENT);
     }
@@ -139,7 +140,7 @@ static bool put(sender *s)
             sent = 0;
         }
         if (sent)
-            conn->active = s->loop->now;
+            progressed(s->loop, conn, (size_t)sent);
     }
     if ((size_t)sent < s->size)
         keep(s, (size_t)sent);
@@ -247,7 +248,7 @@ void gev_output_flush(gev_loop *loop, gev_conn *conn)
     conn->out_size -= (uint32_t)sent;
     if (!conn->out_size)
         gev_output_drop(conn);
-    progressed(loop, conn);
+    progressed(loop, conn, (size_t)sent);
     if (!conn->out_size)
         gev_conn_drained(loop, conn);
     gev_conn_watch(loop, conn);
