@@ -156,6 +156,21 @@ static void leaving_early_leaves_no_trace(void)
     close_loop(&f);
 }
 
+/* The turn's callbacks took longer than the idle time; what they sent counts from then on. */
+static void a_send_counts_when_it_is_made(void)
+{
+    fixture f = open_idle(1000);
+    int peer;
+    int64_t token = unix_pair(&f, &peer);
+    poll_once(&f, 0);
+    clock_ms += 2000;
+    CHECK_EQUAL(send_bytes(&f, token, "at last", 7), 1);
+    int64_t lasted = lasts(&f, token, 10);
+    CHECK(lasted >= 1000 && lasted <= 1110);
+    close(peer);
+    close_loop(&f);
+}
+
 int main(void)
 {
     CHECK_TIME(20);
@@ -165,5 +180,6 @@ int main(void)
     RUN(a_long_absence_is_caught_up_with);
     RUN(the_wait_ends_when_somebody_is_due);
     RUN(leaving_early_leaves_no_trace);
+    RUN(a_send_counts_when_it_is_made);
     return 0;
 }

@@ -83,7 +83,7 @@ struct gev_loop {
     const gev_event *events; /* the ready list, served from `served` up to `ready` */
     int served;
     int ready;
-    int64_t now;             /* milliseconds; read once a turn */
+    int64_t now;             /* milliseconds; read once a turn and once a gev_loop_send */
 
     gev_listener *listeners;
     int32_t listener_count;

@@ -207,6 +207,7 @@ int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *pieces, const ui
     if (error)
         return error;
     loop->sender_count = 0;
+    loop->now = gev_now_ms(); /* callbacks may have taken long since the turn read it */
     int64_t start = 0;
     for (int32_t i = 0; i < count; i++) {
         int64_t end = pieces[2 * i + 1];
