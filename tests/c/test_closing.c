@@ -174,6 +174,25 @@ static void a_hang_up_ends_a_close_that_waits_to_send(void)
     close_loop(&f);
 }
 
+/* Our side is shut already while it lingers; closing early would send the reset. */
+static void shutting_down_does_not_cut_lingering_short(void)
+{
+    fixture f = open_loop();
+    int peer;
+    int64_t token = tcp_pair(&f, &peer);
+    CHECK_EQUAL(gev_conn_read(f.loop, token, 0), 0);
+    peer_writes(peer, "unread", 6);
+    CHECK_EQUAL(gev_conn_close(f.loop, token, GEV_REASON_LOCAL), 0);
+    poll_once(&f, -1); /* reads it away */
+    CHECK_EQUAL(gev_conn_shutdown_write(f.loop, token), 0);
+    poll_once(&f, 0);
+    CHECK_EQUAL(f.turn->changes, 0);
+    peer_sees_end(peer);
+    close(peer);
+    CHECK_EQUAL(wait_closed(&f, token), GEV_REASON_LOCAL);
+    close_loop(&f);
+}
+
 int main(void)
 {
     CHECK_TIME(20);
@@ -185,5 +204,6 @@ int main(void)
     RUN(half_a_close_after_the_peers_is_a_whole_one);
     RUN(a_close_after_a_hang_up_reads_the_rest_away);
     RUN(a_hang_up_ends_a_close_that_waits_to_send);
+    RUN(shutting_down_does_not_cut_lingering_short);
     return 0;
 }

@@ -278,6 +278,8 @@ int gev_conn_shutdown_write(gev_loop *loop, int64_t token)
     gev_conn *conn = gev_conn_at(loop, token);
     if (!conn)
         return -ENOTCONN;
+    if (conn->state & CONN_DRAINING)
+        return 0; /* shuts it down by itself */
     conn->state |= CONN_HALF_CLOSING;
     if (!conn->out_size)
         gev_conn_drained(loop, conn);
