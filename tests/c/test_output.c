@@ -31,32 +31,24 @@ static void pieces_keep_their_order_however_they_are_mixed(void)
     enum { CONNS = 3, PIECES = 300, LARGE = 9000 };
     int peers[CONNS];
     int64_t tokens[CONNS], pieces[2 * PIECES];
-    static uint8_t blob[PIECES * 40], expected[CONNS][PIECES * LARGE];
+    static uint8_t blob[PIECES * 40], expected[CONNS][PIECES * 40 + LARGE];
     size_t sizes[CONNS] = {0}, end = 0;
-    const uint8_t *large[PIECES];
-    int larges = 0;
     uint8_t *data = noise(LARGE + PIECES);
     for (int i = 0; i < CONNS; i++)
         tokens[i] = tcp_pair(&f, &peers[i]);
     for (int i = 0; i < PIECES; i++) {
-        int to = i * 7 % CONNS;
-        const uint8_t *base = data + i;
+        int to = i / 2 * 7 % CONNS; /* two that touch, then another's */
         size_t size = (size_t)i % 40;
-        pieces[2 * i] = tokens[to];
-        if (i % 11 == 5) {
-            size = LARGE;
-            large[larges++] = base;
-            pieces[2 * i] = ~tokens[to];
-            pieces[2 * i + 1] = LARGE;
-        } else {
-            memcpy(blob + end, base, size);
-            end += size;
-            pieces[2 * i + 1] = (int64_t)end;
-        }
-        memcpy(expected[to] + sizes[to], base, size);
+        memcpy(blob + end, data + i, size);
+        memcpy(expected[to] + sizes[to], data + i, size);
+        end += size;
         sizes[to] += size;
+        pieces[2 * i] = tokens[to];
+        pieces[2 * i + 1] = (int64_t)end;
     }
-    CHECK_EQUAL(gev_loop_send(f.loop, PIECES, pieces, blob, large), CONNS);
+    memcpy(expected[1] + sizes[1], data, LARGE);
+    sizes[1] += LARGE;
+    CHECK_EQUAL(gev_loop_send(f.loop, PIECES, pieces, blob, tokens[1], data, LARGE), CONNS);
     for (int i = 0; i < CONNS; i++) {
         CHECK_EQUAL(gev_conn_queued(f.loop, tokens[i]), sizes[i]);
         peer_reads(peers[i], expected[i], sizes[i]);
@@ -68,29 +60,29 @@ static void pieces_keep_their_order_however_they_are_mixed(void)
 
 /* More than the 64 pieces of one sendmsg, none of which touches its neighbour, over what the
  * kernel takes: the second call finds output waiting and must queue behind it. */
-static void a_long_chain_of_large_pieces_is_kept_in_order(void)
+static void a_long_chain_of_pieces_is_kept_in_order(void)
 {
     fixture f = open_loop();
     enum { PIECES = 200, SIZE = 10000 };
-    int peer;
-    int64_t token = unix_pair(&f, &peer), pieces[2 * PIECES];
-    const uint8_t *large[PIECES];
-    uint8_t *data = noise(PIECES * SIZE);
-    for (int i = 0; i < PIECES; i++) {
-        pieces[2 * i] = ~token;
-        pieces[2 * i + 1] = SIZE;
-        large[i] = data + (PIECES - 1 - i) * SIZE;
+    int peer, gone;
+    int64_t token = unix_pair(&f, &peer), dropped = unix_pair(&f, &gone), pieces[4 * PIECES];
+    uint8_t *data = noise(2 * PIECES * SIZE);
+    CHECK_EQUAL(gev_conn_abort(f.loop, dropped, GEV_REASON_LOCAL), 0);
+    for (int i = 0; i < 2 * PIECES; i++) {
+        pieces[2 * i] = i % 2 ? dropped : token;
+        pieces[2 * i + 1] = (int64_t)SIZE * (i + 1);
     }
-    CHECK_EQUAL(gev_loop_send(f.loop, PIECES, pieces, NULL, large), 1);
+    CHECK_EQUAL(gev_loop_send(f.loop, 2 * PIECES, pieces, data, dropped, data, SIZE), 1);
     CHECK(gev_conn_pending(f.loop, token) > 0);
-    for (int i = 0; i < PIECES; i++) {
+    for (size_t i = 0; i < PIECES; i++) {
         if (gev_conn_pending(f.loop, token))
             poll_once(&f, 0);
-        peer_reads(peer, large[i], SIZE);
+        peer_reads(peer, data + 2 * i * SIZE, SIZE);
     }
     CHECK_EQUAL(gev_conn_pending(f.loop, token), 0);
     free(data);
     close(peer);
+    close(gone);
     close_loop(&f);
 }
 
@@ -99,8 +91,8 @@ static void nothing_to_send_is_fine(void)
     fixture f = open_loop();
     int peer;
     int64_t token = unix_pair(&f, &peer), piece[] = {token, 0};
-    CHECK_EQUAL(gev_loop_send(f.loop, 0, NULL, NULL, NULL), 0);
-    CHECK_EQUAL(gev_loop_send(f.loop, 1, piece, (const uint8_t *)"", NULL), 1);
+    CHECK_EQUAL(gev_loop_send(f.loop, 0, NULL, NULL, -1, NULL, 0), 0);
+    CHECK_EQUAL(gev_loop_send(f.loop, 1, piece, (const uint8_t *)"", token, NULL, 0), 1);
     CHECK_EQUAL(gev_conn_queued(f.loop, token), 0);
     close(peer);
     close_loop(&f);
@@ -292,7 +284,7 @@ int main(void)
 {
     CHECK_TIME(20);
     RUN(pieces_keep_their_order_however_they_are_mixed);
-    RUN(a_long_chain_of_large_pieces_is_kept_in_order);
+    RUN(a_long_chain_of_pieces_is_kept_in_order);
     RUN(nothing_to_send_is_fine);
     RUN(the_ring_wraps);
     RUN(high_water_pauses_reading_until_half_is_gone);
