@@ -131,12 +131,21 @@ static void the_wait_ends_when_somebody_is_due(void)
     close_loop(&f);
 }
 
-/* Half of many leave by themselves: the lists stay whole. */
+/* The wait until the next bucket that has anybody, found by looking at all of them. */
+static int searched_timeout(const gev_loop *loop)
+{
+    for (int64_t tick = loop->idle_tick + 1; tick <= loop->idle_tick + IDLE_BUCKETS; tick++)
+        if (loop->idle_heads[tick % IDLE_BUCKETS] >= 0)
+            return tick * IDLE_STEP_MS < clock_ms ? 0 : (int)(tick * IDLE_STEP_MS - clock_ms);
+    return -1;
+}
+
+/* Half of many leave by themselves: the lists stay whole, and the next who is due is known. */
 static void leaving_early_leaves_no_trace(void)
 {
     enum { CONNS = 200 };
     fixture f = open_idle(300);
-    int peers[CONNS], closed = 0;
+    int peers[CONNS], late_peers[CONNS], closed = 0, late = 0;
     int64_t tokens[CONNS];
     for (int i = 0; i < CONNS; i++) {
         tokens[i] = unix_pair(&f, &peers[i]);
@@ -144,13 +153,21 @@ static void leaving_early_leaves_no_trace(void)
     }
     for (int i = 0; i < CONNS; i += 2)
         gev_conn_abort(f.loop, tokens[i * 7 % CONNS], GEV_REASON_LOCAL);
-    while (closed < CONNS) {
+    while (closed < CONNS + late) {
         poll_once(&f, 0);
         closed += f.turn->changes;
         clock_ms += 10;
+        CHECK_EQUAL(gev_idle_timeout(f.loop, -1), searched_timeout(f.loop));
+        if (closed > CONNS / 2 && late < 5) {
+            tokens[late] = unix_pair(&f, &late_peers[late]);
+            late++;
+            CHECK_EQUAL(gev_idle_timeout(f.loop, -1), searched_timeout(f.loop));
+        }
     }
     CHECK_EQUAL(f.loop->idle_count, 0);
     CHECK_EQUAL(gev_idle_timeout(f.loop, -1), -1);
+    for (int i = 0; i < late; i++)
+        close(late_peers[i]);
     for (int i = 0; i < CONNS; i++)
         close(peers[i]);
     close_loop(&f);

@@ -95,6 +95,7 @@ struct gev_loop {
 
     int32_t idle_heads[IDLE_BUCKETS];
     int64_t idle_tick;       /* buckets before this one have been looked at */
+    int64_t idle_next;       /* no bucket between idle_tick and this one has anybody */
     int32_t idle_count;
 };
 
@@ -127,6 +128,6 @@ void gev_idle_add(gev_loop *loop, gev_conn *conn);
 void gev_idle_remove(gev_loop *loop, gev_conn *conn);
 void gev_idle_expire(gev_loop *loop);
 /* How long a wait of `timeout_ms` may last. */
-int gev_idle_timeout(const gev_loop *loop, int timeout_ms);
+int gev_idle_timeout(gev_loop *loop, int timeout_ms);
 
 #endif

@@ -91,13 +91,17 @@ void gev_idle_expire(gev_loop *loop)
     }
 }
 
-int gev_idle_timeout(const gev_loop *loop, int timeout_ms)
+int gev_idle_timeout(gev_loop *loop, int timeout_ms)
 {
     if (!loop->idle_count || timeout_ms == 0)
         return timeout_ms;
-    int64_t tick = loop->idle_tick + 1;
+    /* On from where the search ended the last time, so that empty buckets are not passed again in
+     * every turn. Nobody has come in before it: all have the same idle time, so who is new is due
+     * last, and who was looked at again was in this bucket or an earlier one. */
+    int64_t tick = loop->idle_next > loop->idle_tick ? loop->idle_next : loop->idle_tick + 1;
     while (loop->idle_heads[tick % IDLE_BUCKETS] < 0)
         tick++;
+    loop->idle_next = tick;
     int64_t wait = tick * IDLE_STEP_MS - gev_now_ms();
     if (wait < 0)
         wait = 0;
