@@ -22,6 +22,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from operator import iconcat
 from typing import Any
 
 from gevffi.acceptor import Acceptor
@@ -280,7 +281,7 @@ class EventLoop:
                 reply = conn._receive(conn, None, view[start:end])
                 if reply is not None:
                     if len(reply) < LARGE:
-                        blob += reply
+                        iconcat(blob, reply)
                         pieces.append(conn._token)
                         pieces.append(len(blob))
                     else:

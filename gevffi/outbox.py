@@ -9,10 +9,14 @@ Small pieces are joined into one blob as they come, and leave together:
 A large piece goes to the kernel at once, by pointer, together with what has been gathered before
 it: its own system call costs less than copying it would. Either way the caller may reuse its
 buffer when `add` returns; what the kernel does not take is copied then.
+
+`iconcat(blob, data)` rather than `blob += data`, since `+=` asks the other side first, and a NumPy
+array would add the numbers up.
 """
 
 from __future__ import annotations
 
+from operator import iconcat
 from typing import Any
 
 from gevffi.sys.reactor import Reactor
@@ -41,7 +45,7 @@ class Outbox:
         """
         if len(data) < LARGE:
             blob = self.blob
-            blob += data
+            iconcat(blob, data)
             self.pieces.append(token)
             self.pieces.append(len(blob))
             if len(blob) > _FLUSH_AT:
