@@ -195,6 +195,8 @@ static void accept_some(gev_loop *loop, int number)
         } else if (fd == -EAGAIN) {
             return;
         } else if (fd != -EINTR && fd != -ECONNABORTED && fd != -EPROTO) {
+            if (turn->accept_error)
+                return; /* one is told a turn; this listener is tried again in the next */
             gev_poller_remove(loop->poller, listener->fd, GEV_READ);
             listener->watched = false;
             turn->accept_error = -fd;
