@@ -51,6 +51,10 @@ class Arena:
         self.start = 0
         self._reactor.read_into(self.region)
 
+    def close(self) -> None:
+        """Let go of the memory; kept views keep what they need of it."""
+        del self.region
+
     def copy(self) -> memoryview:
         """A copy of what this turn read, in the place of a view of the region."""
         return memoryview(self.region.root()[: self._reactor.used()].tobytes())

@@ -137,6 +137,7 @@ class EventLoop:
                 os.close(args[0])
         self._conns.clear()
         self._reactor.close()
+        self._arena.close()  # somebody may keep the loop, by a connection for one
 
     def in_loop(self) -> bool:
         """Whether the calling thread is the one this loop runs on."""

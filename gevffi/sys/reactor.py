@@ -95,6 +95,7 @@ class Reactor:
     def close(self) -> None:
         """Close every connection at once and free the loop. Nothing may be called after it."""
         ffi.release(self._loop)
+        del self._region
 
     # ---- a turn ---------------------------------------------------------------------------------
 
