@@ -193,7 +193,8 @@ void gev_conn_close_now(gev_loop *loop, gev_conn *conn, int reason)
     conn->fd = -1;
     gev_output_drop(conn);
     gev_idle_remove(loop, conn);
-    if (!(conn->state & CONN_DRAINING))
+    /* A close under way has its reason; but EOF claims that all was sent. */
+    if (!(conn->state & CONN_DRAINING) || conn->reason == GEV_REASON_EOF)
         conn->reason = (uint8_t)reason;
     conn->state |= CONN_CLOSED;
     gev_conn_changed(loop, conn, GEV_CHANGE_CLOSED);
