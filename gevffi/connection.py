@@ -70,6 +70,7 @@ class Connection:
         "__weakref__",
         "_cutting",
         "_deadline",
+        "_eof_waits",
         "_handler",
         "_local",
         "_loop",
@@ -110,6 +111,7 @@ class Connection:
         self._state = OPEN
         self._cutting = True  # a protocol may take frames: open, and not paused
         self._pending_input: RingBuffer | None = None
+        self._eof_waits = False  # the peer has ended, and a pause left frames in the buffer
         self._on_sent: deque[tuple[int, Callable[[Connection], object]]] | None = None
         self._deadline: Timer | None = None
         self._values: dict[str, Any] | None = None
@@ -202,7 +204,7 @@ class Connection:
             self._cutting = on
             self._loop._reactor.set_reading(self._token, on)
             if on and self._pending_input is not None:
-                self._loop.call_soon_threadsafe(self._loop._cut_again, self)
+                self._loop.call_soon_threadsafe(self._loop._resumed, self)
 
     def _drop_input(self) -> None:
         pending, self._pending_input = self._pending_input, None

@@ -300,8 +300,24 @@ class EventLoop:
         if error:
             self._acceptor.rest(error, listener)
 
+    def _resumed(self, conn: Connection) -> None:
+        """After `resume_reading`: go on with what the pause had left in the buffer."""
+        if conn._eof_waits:
+            self._eof(conn)
+        else:
+            self._cut_again(conn)
+
+    def _eof(self, conn: Connection) -> None:
+        """The peer has ended; whole frames that a pause left in the buffer come first."""
+        if conn._pending_input is not None:
+            self._cut_again(conn)
+        if conn._state != OPEN:
+            return
+        conn._eof_waits = conn._pending_input is not None and not conn._cutting
+        if not conn._eof_waits and not self._guard(conn, conn._handler.on_eof):
+            conn._close(CloseReason.EOF)
+
     def _cut_again(self, conn: Connection) -> None:
-        """After `resume_reading`: what a protocol had left in the buffer."""
         try:
             conn._receive(conn, None, _EMPTY)
         except Exception as exc:
@@ -320,10 +336,8 @@ class EventLoop:
                 self._guard(conn, Connection._fire_sent)
             if what & Change.CLOSED:
                 self._on_closed(slot, conn, _REASONS[reason])
-            elif (
-                what & Change.EOF and conn._state == OPEN and not self._guard(conn, handler.on_eof)
-            ):
-                conn._close(CloseReason.EOF)
+            elif what & Change.EOF:
+                self._eof(conn)
 
     def _on_closed(self, slot: int, conn: Connection, reason: CloseReason) -> None:
         conn._closed()
