@@ -159,6 +159,8 @@ class Connection:
             if self._on_sent is None:
                 self._on_sent = deque()
             position = loop._reactor.queued(self._token)
+            if position < 0:  # gone meanwhile; on_close is on its way
+                return
             self._on_sent.append((position, on_sent))
             if len(self._on_sent) == 1:
                 loop._reactor.notify(self._token, position)
@@ -260,7 +262,7 @@ class Connection:
         """Call the `on_sent` callbacks whose bytes the kernel has taken."""
         waiting = self._on_sent
         reactor = self._loop._reactor
-        sent = reactor.queued(self._token) - reactor.pending(self._token)
+        sent = reactor.sent(self._token)
         while waiting and waiting[0][0] <= sent:
             waiting.popleft()[1](self)
         if waiting:

@@ -217,6 +217,10 @@ class Reactor:
         """Bytes ever given to `send` for this connection; negative when it is gone."""
         return int(lib.gev_conn_queued(self._loop, token))
 
+    def sent(self, token: int) -> int:
+        """Bytes of these that the kernel has taken; known until `Change.CLOSED` is reported."""
+        return int(lib.gev_conn_sent(self._loop, token))
+
     def notify(self, token: int, position: int) -> None:
         """Report `Change.SENT` once the kernel has taken the bytes up to `position`."""
         lib.gev_conn_notify(self._loop, token, position)

@@ -299,6 +299,14 @@ int64_t gev_conn_queued(gev_loop *loop, int64_t token)
     return conn ? (int64_t)conn->queued : -ENOTCONN;
 }
 
+int64_t gev_conn_sent(gev_loop *loop, int64_t token)
+{
+    int64_t slot = token & 0xffffffff;
+    if (token < 0 || slot >= loop->capacity || loop->conns[slot].generation != token >> 32)
+        return -ENOTCONN;
+    return (int64_t)loop->conns[slot].sent;
+}
+
 int gev_conn_notify(gev_loop *loop, int64_t token, int64_t position)
 {
     gev_conn *conn = gev_conn_at(loop, token);

@@ -204,6 +204,8 @@ int gev_conn_shutdown_write(gev_loop *loop, int64_t token);
 /* Bytes that the kernel has not taken, and bytes ever given to gev_loop_send. */
 int64_t gev_conn_pending(gev_loop *loop, int64_t token);
 int64_t gev_conn_queued(gev_loop *loop, int64_t token);
+/* Bytes that the kernel has taken; known until GEV_CHANGE_CLOSED has been told. */
+int64_t gev_conn_sent(gev_loop *loop, int64_t token);
 /* Asks for GEV_CHANGE_SENT once the kernel has taken all bytes up to `position`. */
 int gev_conn_notify(gev_loop *loop, int64_t token, int64_t position);
 int gev_conn_fd(gev_loop *loop, int64_t token);

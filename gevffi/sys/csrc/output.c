@@ -173,8 +173,12 @@ static void link_piece(gev_loop *loop, int32_t i, int64_t token, const uint8_t *
 {
     gev_conn *conn = gev_conn_at(loop, token);
     loop->chain[i] = (gev_link){.base = base, .size = size, .next = -1};
-    if (!conn || conn->state & (CONN_DRAINING | CONN_BROKEN | CONN_HALF_CLOSING))
+    if (!conn)
         return;
+    if (conn->state & (CONN_DRAINING | CONN_BROKEN | CONN_HALF_CLOSING)) {
+        conn->queued += size; /* never to be reached by `sent` */
+        return;
+    }
     if (conn->first_piece < 0) {
         conn->first_piece = i;
         loop->senders[loop->sender_count++] = (int32_t)(conn - loop->conns);
