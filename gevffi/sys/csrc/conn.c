@@ -136,7 +136,7 @@ void gev_conn_unwatch(gev_loop *loop, gev_conn *conn)
 
 void gev_conn_changed(gev_loop *loop, gev_conn *conn, uint32_t change)
 {
-    if (!conn->changes) {
+    if (!(conn->state & CONN_CHANGED)) {
         int32_t slot = (int32_t)(conn - loop->conns);
         conn->next = -1;
         if (loop->last_changed < 0)
@@ -144,6 +144,7 @@ void gev_conn_changed(gev_loop *loop, gev_conn *conn, uint32_t change)
         else
             loop->conns[loop->last_changed].next = slot;
         loop->last_changed = slot;
+        conn->state |= CONN_CHANGED;
     }
     conn->changes |= change;
 }
@@ -154,11 +155,14 @@ void gev_conn_report_changes(gev_loop *loop)
     while (loop->first_changed >= 0 && turn->changes < loop->limits.max_events) {
         int32_t slot = loop->first_changed;
         gev_conn *conn = &loop->conns[slot];
-        turn->change_slot[turn->changes] = slot;
-        turn->change_what[turn->changes] = (int32_t)conn->changes;
-        turn->change_reason[turn->changes] = conn->reason;
-        turn->changes++;
+        if (conn->changes) {
+            turn->change_slot[turn->changes] = slot;
+            turn->change_what[turn->changes] = (int32_t)conn->changes;
+            turn->change_reason[turn->changes] = conn->reason;
+            turn->changes++;
+        }
         conn->changes = 0;
+        conn->state &= (uint16_t)~CONN_CHANGED;
         loop->first_changed = conn->next;
         if (loop->first_changed < 0)
             loop->last_changed = -1;

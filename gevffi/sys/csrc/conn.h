@@ -25,7 +25,8 @@ enum {
     CONN_WRITE_SHUT = 64,    /* it is shut */
     CONN_LINGERING = 128,    /* all is sent; waiting for the peer to stop sending */
     CONN_UNWATCHED = 256,    /* taken out of the poller: it hung up and nobody reads */
-    CONN_CLOSED = 512        /* the descriptor is gone; the slot waits until Python was told */
+    CONN_CLOSED = 512,       /* the descriptor is gone; the slot waits until Python was told */
+    CONN_CHANGED = 1024      /* it is in the list of changed slots */
 };
 
 typedef struct gev_conn {
@@ -35,7 +36,7 @@ typedef struct gev_conn {
     uint16_t state;
     uint8_t interest;        /* as the poller has it */
     uint8_t reason;
-    uint32_t changes;        /* GEV_CHANGE_ bits Python has yet to hear; 0: not in the list */
+    uint32_t changes;        /* GEV_CHANGE_ bits Python has yet to hear */
     int32_t next;            /* in the list of changed slots, or of free ones */
     int32_t idle_next;       /* neighbours in a bucket of the idle wheel, -1 at the ends */
     int32_t idle_prev;

@@ -113,7 +113,11 @@ static void keep(sender *s, size_t done)
     }
     if (conn->out_size > loop->limits.write_high_water && !(conn->state & CONN_CHOKED)) {
         conn->state |= CONN_CHOKED;
-        gev_conn_changed(loop, conn, GEV_CHANGE_HIGH_WATER);
+        /* A drain that nobody has heard of yet did not happen: high water and drain take turns. */
+        if (conn->changes & GEV_CHANGE_DRAINED)
+            conn->changes &= ~(uint32_t)GEV_CHANGE_DRAINED;
+        else
+            gev_conn_changed(loop, conn, GEV_CHANGE_HIGH_WATER);
     }
     gev_conn_watch(loop, conn);
 }
