@@ -4,11 +4,15 @@ A `Reactor` does not decide anything. It owns the C loop, the arrays its turns f
 conversions between the two worlds, each of which costs one call for a whole turn rather than one
 for every event. `gevffi.loop.EventLoop` stands on it.
 
-Everything here belongs to the loop's thread, but for `wake`.
+Everything here belongs to the loop's thread, but for `wake`. A forked child has copies of all
+reactors, over epoll instances that it shares with its parent: there they let go of these, or the
+child's clean-up would make the parent deaf.
 """
 
 from __future__ import annotations
 
+import os
+import weakref
 from array import array
 from collections.abc import Callable, Iterable
 from enum import IntFlag
@@ -78,6 +82,7 @@ class Reactor:
         )
         out = ffi.new("gev_loop **")
         check(lib.gev_loop_open(out, limits), "epoll_create1")
+        _open.add(self)
         self._pool = pool  # the C loop takes rings from it for as long as it lives
         loop = self._loop = ffi.gc(out[0], lib.gev_loop_close)
         turn = self._turn = lib.gev_loop_turn(loop)
@@ -94,6 +99,7 @@ class Reactor:
 
     def close(self) -> None:
         """Close every connection at once and free the loop. Nothing may be called after it."""
+        _open.discard(self)
         ffi.release(self._loop)
         del self._region
 
@@ -228,3 +234,14 @@ class Reactor:
     def fileno(self, token: int) -> int:
         """The connection's descriptor, or -1."""
         return max(-1, int(lib.gev_conn_fd(self._loop, token)))
+
+
+_open: weakref.WeakSet[Reactor] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for reactor in list(_open):
+        lib.gev_loop_forked(reactor._loop)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -69,6 +69,9 @@ const gev_event *gev_poller_events(const gev_poller *poller);
 /* From any thread. Costs a system call only when the poller's thread sleeps or is about to, and
  * only the first time until that thread has come back. */
 int gev_poller_wake(gev_poller *poller);
+/* In a forked child, which shares what the descriptors stand for: lets go of them, so that whatever
+ * the child removes stays with the parent. A wait gives -EBADF from then on. */
+void gev_poller_forked(gev_poller *poller);
 
 /* ---- mirrored memory (pool.c, ring.c) --------------------------------------------------- */
 
@@ -176,6 +179,8 @@ enum { GEV_MORE = 1 << 24 };
 int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms);
 /* From any thread: ends the wait under way, or the next one. */
 int gev_loop_wake(gev_loop *loop);
+/* In a forked child: the loop and its connections are the parent's; see gev_poller_forked. */
+void gev_loop_forked(gev_loop *loop);
 
 /* A listening, non-blocking socket; returns its number. */
 int gev_loop_listen(gev_loop *loop, int fd);

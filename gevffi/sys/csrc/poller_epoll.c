@@ -130,6 +130,13 @@ void gev_poller_close(gev_poller *poller)
     free(poller);
 }
 
+void gev_poller_forked(gev_poller *poller)
+{
+    close(poller->wakefd);
+    close(poller->epfd);
+    poller->wakefd = poller->epfd = -1;
+}
+
 /* ADD or MOD. Interest 0 stays registered: epoll reports errors and hang-ups all the same. */
 static int control(gev_poller *poller, int operation, int fd, uint64_t token, int interest)
 {
@@ -213,6 +220,8 @@ const gev_event *gev_poller_events(const gev_poller *poller)
 int gev_poller_wake(gev_poller *poller)
 {
     if (atomic_exchange(&poller->wake_pending, 1) || !atomic_load(&poller->sleeping))
+        return 0;
+    if (poller->wakefd < 0) /* forked: nobody sleeps here */
         return 0;
     int error = gev_eventfd_write(poller->wakefd, 1);
     return error == -EAGAIN ? 0 : error; /* full, so it is readable already */

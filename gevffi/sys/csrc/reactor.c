@@ -120,6 +120,11 @@ int gev_loop_wake(gev_loop *loop)
     return gev_poller_wake(loop->poller);
 }
 
+void gev_loop_forked(gev_loop *loop)
+{
+    gev_poller_forked(loop->poller);
+}
+
 int64_t gev_loop_adopt(gev_loop *loop, int fd)
 {
     gev_conn *conn;
