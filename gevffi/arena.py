@@ -42,7 +42,7 @@ class Arena:
         self._warned = False
         self.start = 0
         """Where the next turn may write from."""
-        self.copying = not COUNTS_ARE_TRUE
+        self.copying = not COUNTS_ARE_TRUE or max_leases == 0
         """Whether messages are delivered as copies."""
         self._take()
 
@@ -79,7 +79,7 @@ class Arena:
         self._leased = [buffer for buffer in self._leased if buffer() is not None]
         self._leased.append(weakref.ref(self.region.buffer))
         self._take()
-        if len(self._leased) > self._max_leases:
+        if len(self._leased) >= self._max_leases:
             self.copying = True
             if not self._warned:
                 self._warned = True

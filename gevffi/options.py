@@ -53,7 +53,7 @@ class Options:
     arena_size: int = MIB
     """What a loop reads into; a power of two."""
     max_leases: int = 16
-    """Arenas of a loop that kept views may hold before it delivers copies instead."""
+    """Arenas of a loop that kept views may hold; while they do, it delivers copies instead."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
