@@ -283,7 +283,7 @@ class EventLoop:
                 reply = conn._receive(conn, None, view[start:end])
                 if reply is not None:
                     if len(reply) < LARGE:
-                        iconcat(blob, reply)
+                        iconcat(blob, reply)  # type: ignore[no-untyped-call]
                         pieces.append(conn._token)
                         pieces.append(len(blob))
                     else:

@@ -45,7 +45,7 @@ class Outbox:
         """
         if len(data) < LARGE:
             blob = self.blob
-            iconcat(blob, data)
+            iconcat(blob, data)  # type: ignore[no-untyped-call]
             self.pieces.append(token)
             self.pieces.append(len(blob))
             if len(blob) > _FLUSH_AT:
