@@ -19,6 +19,7 @@ that cuts.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -65,7 +66,7 @@ class EventLoop:
             read_budget=self.options.read_budget,
             write_high_water=self.options.write_high_water,
             write_limit=self.options.write_limit,
-            idle_ms=round(self.options.idle_time * 1000),
+            idle_ms=math.ceil(self.options.idle_time * 1000),
         )
         self._arena = Arena(self._reactor, pool, self.options.arena_size, self.options.max_leases)
         self._outbox = Outbox(self._reactor)
