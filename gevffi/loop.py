@@ -341,9 +341,10 @@ class EventLoop:
     def _close_flushed(self) -> None:
         closing, self._closing = self._closing, []
         for conn, reason in closing:
-            if conn._state == CLOSING and not self._reactor.close_connection(
-                conn._token, reason.value
-            ):
+            if conn._state != CLOSING:
+                continue
+            done = self._reactor.close_connection(conn._token, reason.value)
+            if not done and not self._stopping:  # `_stop` has a deadline of its own
                 conn._deadline = self.call_later(
                     self.options.close_timeout, conn._abort, CloseReason.TIMEOUT
                 )
