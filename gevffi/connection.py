@@ -200,9 +200,10 @@ class Connection:
     def _set_reading(self, on: bool) -> None:
         if self._state == OPEN and on != self._cutting:
             self._cutting = on
-            self._loop._reactor.set_reading(self._token, on)
             if on and self._pending_input is not None:
                 self._loop.call_soon_threadsafe(self._loop._cut_again, self)
+            else:
+                self._loop._reactor.set_reading(self._token, on)
 
     def _drop_input(self) -> None:
         pending, self._pending_input = self._pending_input, None

@@ -299,11 +299,14 @@ class EventLoop:
             self._acceptor.rest(error, listener)
 
     def _cut_again(self, conn: Connection) -> None:
-        """After `resume_reading`: what a protocol had left in the buffer."""
+        """After `resume_reading`: what a protocol had left in the buffer, and only then what is
+        new, which may be the end."""
         try:
             conn._receive(conn, None, _EMPTY)
         except Exception as exc:
             self._failed(conn, exc)
+        if conn._cutting:
+            self._reactor.set_reading(conn._token, True)
 
     def _apply(self, changes: int) -> None:
         for slot, what, reason in self._reactor.changes(changes):
