@@ -81,6 +81,7 @@ class Connection:
         "_state",
         "_token",
         "_values",
+        "_write_ended",
         "context",
         "id",
     )
@@ -113,6 +114,7 @@ class Connection:
         self._on_sent: deque[tuple[int, Callable[[Connection], object]]] | None = None
         self._deadline: Timer | None = None
         self._values: dict[str, Any] | None = None
+        self._write_ended = False  # by `shutdown_write`
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.peer_address}{_STATE_NAMES[self._state]}>"
@@ -123,7 +125,8 @@ class Connection:
         """Send `data` through the protocol's `packet` (gev: Send). From any thread.
 
         The caller may reuse its buffer as soon as this returns. On a connection that is closing
-        or closed this does nothing: a peer may leave at any moment, and `on_close` tells.
+        or closed this does nothing: a peer may leave at any moment, and `on_close` tells. Neither
+        does it after `shutdown_write`.
 
         Args:
             data: bytes-like; with a protocol of one's own, whatever its `packet` takes.
@@ -148,7 +151,7 @@ class Connection:
             self._loop._failed(self, exc)
 
     def _send(self, data: Any, on_sent: Callable[[Connection], object] | None) -> None:
-        if self._state != OPEN:
+        if self._state != OPEN or self._write_ended:
             return
         self._send_packet(data)
         if on_sent is not None:
@@ -181,6 +184,7 @@ class Connection:
 
     def _shutdown_write(self) -> None:
         if self._state == OPEN:
+            self._write_ended = True
             self._loop._outbox.flush()
             self._loop._reactor.shutdown_write(self._token)
 
