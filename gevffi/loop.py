@@ -23,6 +23,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
+from operator import iconcat
 from typing import Any
 
 from gevffi.acceptor import Acceptor
@@ -280,12 +281,15 @@ class EventLoop:
             try:
                 reply = conn._receive(conn, None, view[start:end])
                 if reply is not None:
-                    if len(reply) < LARGE:
-                        blob += reply
-                        pieces.append(conn._token)
-                        pieces.append(len(blob))
-                    else:
-                        outbox.add_large(conn._token, reply)
+                    try:
+                        if len(reply) < LARGE:
+                            iconcat(blob, reply)
+                            pieces.append(conn._token)
+                            pieces.append(len(blob))
+                        else:
+                            outbox.add_large(conn._token, reply)
+                    except TypeError:
+                        outbox.add_scattered(conn._token, reply)
             except Exception as exc:
                 self._failed(conn, exc)
 

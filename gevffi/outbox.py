@@ -9,10 +9,13 @@ Small pieces are joined into one blob as they come, and leave together:
 A large piece goes to the kernel at once, by pointer, together with what has been gathered before
 it: its own system call costs less than copying it would. Either way the caller may reuse its
 buffer when `add` returns; what the kernel does not take is copied then.
+
+Joining is `iconcat`, not `+=`, which would ask a NumPy array first and get a sum.
 """
 
 from __future__ import annotations
 
+from operator import iconcat
 from typing import Any
 
 from gevffi.sys.reactor import Reactor
@@ -39,15 +42,18 @@ class Outbox:
         Raises:
             TypeError: `data` is not bytes-like.
         """
-        if len(data) < LARGE:
-            blob = self.blob
-            blob += data
-            self.pieces.append(token)
-            self.pieces.append(len(blob))
-            if len(blob) > _FLUSH_AT:
-                self.flush()
-        else:
-            self.add_large(token, data)
+        try:
+            if len(data) >= LARGE:
+                self.add_large(token, data)
+                return
+            iconcat(self.blob, data)
+        except TypeError:
+            self.add_scattered(token, data)
+            return
+        self.pieces.append(token)
+        self.pieces.append(len(self.blob))
+        if len(self.blob) > _FLUSH_AT:
+            self.flush()
 
     def add_large(self, token: int, data: Any) -> None:
         """Send `data` now, after all that was gathered."""
@@ -58,6 +64,14 @@ class Outbox:
         finally:
             if self.pieces:
                 self._clear()
+
+    def add_scattered(self, token: int, data: Any) -> None:
+        """Queue a copy of a buffer that has no length or does not lie in one piece.
+
+        Raises:
+            TypeError: `data` is not bytes-like.
+        """
+        self.add(token, memoryview(data).tobytes())
 
     def flush(self) -> None:
         """Send everything."""
