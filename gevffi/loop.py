@@ -23,7 +23,6 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from operator import iconcat
 from typing import Any
 
 from gevffi.acceptor import Acceptor
@@ -32,7 +31,7 @@ from gevffi.connection import CLOSING, OPEN, CloseReason, Connection
 from gevffi.handler import Handler
 from gevffi.mailbox import Mailbox
 from gevffi.options import Options
-from gevffi.outbox import LARGE, Outbox
+from gevffi.outbox import LARGE, Outbox, join
 from gevffi.protocol import FrameTooLargeError, Protocol, ProtocolError, Receive
 from gevffi.sys.errors import check
 from gevffi.sys.memory import default_pool
@@ -283,7 +282,7 @@ class EventLoop:
                 if reply is not None:
                     try:
                         if len(reply) < LARGE:
-                            iconcat(blob, reply)
+                            join(blob, reply)
                             pieces.append(conn._token)
                             pieces.append(len(blob))
                         else:

@@ -9,12 +9,11 @@ Small pieces are joined into one blob as they come, and leave together:
 A large piece goes to the kernel at once, by pointer, together with what has been gathered before
 it: its own system call costs less than copying it would. Either way the caller may reuse its
 buffer when `add` returns; what the kernel does not take is copied then.
-
-Joining is `iconcat`, not `+=`, which would ask a NumPy array first and get a sum.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import iconcat
 from typing import Any
 
@@ -22,6 +21,9 @@ from gevffi.sys.reactor import Reactor
 
 LARGE = 8192
 """Bytes from which a call is cheaper than a copy; measured."""
+
+join: Callable[[bytearray, Any], object] = iconcat
+"""Append a buffer. Not `+=`, which asks a NumPy array first and gets a sum."""
 _FLUSH_AT = 1 << 20
 
 
@@ -46,7 +48,7 @@ class Outbox:
             if len(data) >= LARGE:
                 self.add_large(token, data)
                 return
-            iconcat(self.blob, data)
+            join(self.blob, data)
         except TypeError:
             self.add_scattered(token, data)
             return
