@@ -40,12 +40,13 @@ def opened(server: Server, handler: Recorder, count: int) -> Iterator[list[Conne
 @pytest.mark.parametrize("balance", [None, RoundRobin()], ids=["default", "RoundRobin"])
 def test_round_robin_goes_around(balance: Balance | None) -> None:
     handler = Recorder()
-    with serving(handler, loops=3, balance=balance) as server:
-        with opened(server, handler, 9) as conns:
-            order = [loop.name for loop in server.loops]
-            assert names(conns) == order * 3
-            assert [loop.connection_count for loop in server.loops] == [3, 3, 3]
-            assert [loop.load for loop in server.loops] == [3, 3, 3]
+    with (
+        serving(handler, loops=3, balance=balance) as server,
+        opened(server, handler, 9) as conns,
+    ):
+        assert names(conns) == [loop.name for loop in server.loops] * 3
+        assert [loop.connection_count for loop in server.loops] == [3, 3, 3]
+        assert [loop.load for loop in server.loops] == [3, 3, 3]
 
 
 def test_each_connection_stays_on_the_thread_of_its_loop() -> None:

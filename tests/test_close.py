@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-import logging
 import socket
-import threading
-from collections import Counter
 from typing import Any
 
 import pytest
-from helpers import PATIENCE, Background, Echo, Recorder, connect, receive_all, receive_exactly, serving, wait
+from helpers import (
+    Background,
+    Echo,
+    Recorder,
+    connect,
+    receive_all,
+    receive_exactly,
+    serving,
+)
 
-from gevffi import CloseReason, Connection, EventLoop, Handler, Server
+from gevffi import CloseReason, Connection
 
 # ---- closing ------------------------------------------------------------------------------------
 
@@ -71,7 +75,11 @@ def test_no_message_after_close() -> None:
 
 def test_the_idle_are_closed_and_the_busy_are_not() -> None:
     handler = Echo()
-    with serving(handler, idle_time=0.3) as server, connect(server) as idle, connect(server) as busy:
+    with (
+        serving(handler, idle_time=0.3) as server,
+        connect(server) as idle,
+        connect(server) as busy,
+    ):
         idle_port = idle.getsockname()[1]
         gone = Background(receive_all, idle)
         rounds = 0
@@ -154,5 +162,3 @@ def test_a_kept_half_open_connection_ends_with_the_server() -> None:
         sock.shutdown(socket.SHUT_WR)
         handler.until("eof")
     assert handler.next("close").value is CloseReason.SHUTDOWN
-
-

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import logging
-import socket
 import threading
-from collections import Counter
 from typing import Any
 
-import pytest
-from helpers import PATIENCE, Background, Echo, Recorder, connect, receive_all, receive_exactly, serving, wait
+from helpers import (
+    Background,
+    Recorder,
+    connect,
+    receive_exactly,
+    serving,
+    wait,
+)
 
-from gevffi import CloseReason, Connection, EventLoop, Handler, Server
+from gevffi import CloseReason, Connection, Server
 
 # ---- what is known of a connection --------------------------------------------------------------
 
@@ -158,5 +160,3 @@ def test_paused_reading_delivers_nothing_and_resumed_delivers_all() -> None:
         while got < size:
             got += len(handler.next("message").value[1])
         sender.join()
-
-

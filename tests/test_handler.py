@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import socket
 import threading
@@ -11,10 +10,16 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from helpers import PATIENCE, Background, Echo, Recorder, connect, receive_all, receive_exactly, serving, wait
+from helpers import (
+    Echo,
+    Recorder,
+    connect,
+    receive_all,
+    receive_exactly,
+    serving,
+)
 
-from gevffi import CloseReason, Connection, EventLoop, Handler, Server
-
+from gevffi import CloseReason, Connection
 
 
 def test_callbacks_come_in_order_on_the_thread_of_the_loop() -> None:
@@ -26,9 +31,7 @@ def test_callbacks_come_in_order_on_the_thread_of_the_loop() -> None:
         receive_exactly(sock, 3)
         sock.shutdown(socket.SHUT_WR)
         assert receive_all(sock) == b""
-        events = [
-            handler.next(name) for name in ("connect", "message", "message", "eof", "close")
-        ]
+        events = [handler.next(name) for name in ("connect", "message", "message", "eof", "close")]
         assert [event.value for event in events[1:3]] == [(None, b"one"), (None, b"two")]
         assert events[-1].value is CloseReason.EOF
         assert len({event.conn for event in events}) == 1
@@ -163,5 +166,3 @@ def test_an_exception_in_on_error_itself_is_logged(caplog: pytest.LogCaptureFixt
         connect(server).close()
         handler.next("connect")
     assert any(isinstance(r.exc_info and r.exc_info[1], OverflowError) for r in caplog.records)
-
-

@@ -74,8 +74,8 @@ def test_times_may_be_whole_numbers_or_not(name: str) -> None:
 
 @pytest.mark.parametrize("name", FLAGS)
 def test_flags(name: str) -> None:
-    assert getattr(Options(**{name: True}), name) is True  # type: ignore[arg-type]
-    assert getattr(Options(**{name: False}), name) is False  # type: ignore[arg-type]
+    assert getattr(Options(**{name: True}), name) is True
+    assert getattr(Options(**{name: False}), name) is False
 
 
 def test_the_high_water_may_be_the_limit_but_not_above() -> None:
@@ -91,7 +91,7 @@ def test_an_unknown_option_is_named() -> None:
 
 def test_options_are_keywords_only() -> None:
     with pytest.raises(TypeError, match="positional"):
-        Options(2)  # type: ignore[misc]
+        Options(2)  # type: ignore[call-arg]
 
 
 def test_options_do_not_change() -> None:

@@ -88,7 +88,7 @@ def test_every_buffer_arrives_and_the_next_one_too(kind: str) -> None:
         assert receive_exactly(sock, len(wanted)) == wanted
         sock.sendall(b"send")
         assert receive_exactly(sock, len(wanted) + 2) == b"<" + wanted + b">"
-        conns[sock.getsockname()].send(data)  # type: ignore[index]
+        conns[sock.getsockname()].send(data)
         assert receive_exactly(sock, len(wanted)) == wanted
         for last in (sock, other):
             last.sendall(b"ping")

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import logging
 import socket
 import threading
 from collections import Counter
 from typing import Any
 
 import pytest
-from helpers import PATIENCE, Background, Echo, Recorder, connect, receive_all, receive_exactly, serving, wait
+from helpers import (
+    Background,
+    Echo,
+    Recorder,
+    connect,
+    receive_all,
+    receive_exactly,
+    serving,
+    wait,
+)
 
-from gevffi import CloseReason, Connection, EventLoop, Handler, Server
+from gevffi import CloseReason, Connection
 
 # ---- sending ------------------------------------------------------------------------------------
 
@@ -175,15 +181,17 @@ def test_on_sent_is_not_called_when_the_connection_closes_before() -> None:
 def test_on_sent_is_not_called_for_what_comes_after_shutdown_write() -> None:
     handler = Recorder()
     calls: list[str] = []
+    before = threading.Event()
     with serving(handler) as server, connect(server) as sock:
         conn = handler.next("connect").conn
-        conn.send(b"before", lambda conn: calls.append("before"))
+        conn.send(b"before", lambda conn: before.set())
         conn.shutdown_write()
         conn.send(b"after", lambda conn: calls.append("after"))
         assert receive_all(sock) == b"before"
+        wait(before)
         sock.close()
         handler.until("close")
-    assert calls == ["before"]
+    assert calls == []
 
 
 def test_an_exception_in_on_sent_closes_that_connection() -> None:
@@ -233,3 +241,22 @@ def test_a_peer_that_never_reads_is_closed_at_the_write_limit() -> None:
             handler.next("connect")
 
 
+def test_on_sent_is_not_called_when_the_peer_has_reset() -> None:
+    gone, called = threading.Event(), threading.Event()
+
+    class Late(Recorder):
+        def on_message(self, conn: Connection, ctx: Any, data: Any) -> Any:
+            super().on_message(conn, ctx, data)
+            wait(gone)
+            conn.send(b"too late", lambda conn: called.set())
+
+    handler = Late()
+    with serving(handler) as server:
+        sock = connect(server)
+        sock.sendall(b"x")
+        handler.until("message")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        sock.close()
+        gone.set()
+        assert handler.until("close").value is CloseReason.RESET
+    assert not called.is_set()

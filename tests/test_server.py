@@ -6,7 +6,6 @@ Signals are in test_server_signals.py, loops and balance in test_balance.py.
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import socket
 import threading
@@ -14,10 +13,19 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from helpers import PATIENCE, Background, Echo, Recorder, connect, receive_all, receive_exactly, serving, wait
+from helpers import (
+    PATIENCE,
+    Background,
+    Echo,
+    Recorder,
+    connect,
+    receive_all,
+    receive_exactly,
+    serving,
+    wait,
+)
 
 from gevffi import CloseReason, Connection, EventLoop, Handler, Server
-
 
 
 def test_the_same_server_runs_again() -> None:
@@ -29,7 +37,7 @@ def test_the_same_server_runs_again() -> None:
             assert len(server.loops) == 1
             sock.sendall(b"x")
             assert receive_exactly(sock, 1) == b"x"
-        assert server.loops == ()
+        assert not server.loops
         assert server.address == ("127.0.0.1", 0)
 
 
@@ -49,7 +57,7 @@ def test_an_exception_in_the_block_comes_through_and_stops_the_server() -> None:
     server = Server(Handler(), "127.0.0.1:0")
     with pytest.raises(LookupError, match="mine"), server.running():
         raise LookupError("mine")
-    assert server.loops == ()
+    assert not server.loops
 
 
 def test_start_on_a_thread_blocks_until_stop() -> None:
@@ -218,7 +226,7 @@ def test_a_loop_that_fails_stops_the_server(caplog: pytest.LogCaptureFixture) ->
         starter.join()
     assert [handler.next("close").value for _ in range(2)] == [CloseReason.SHUTDOWN] * 2
     assert any(record.levelno == logging.CRITICAL for record in caplog.records)
-    assert server.loops == ()
+    assert not server.loops
 
 
 def test_start_needs_an_event_loop_of_its_own() -> None:
