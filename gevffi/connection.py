@@ -264,6 +264,8 @@ class Connection:
         waiting = self._on_sent
         reactor = self._loop._reactor
         sent = reactor.queued(self._token) - reactor.pending(self._token)
+        if waiting and sent < 0:  # it has closed since the kernel took what the first waits for
+            sent = waiting[0][0]
         while waiting and waiting[0][0] <= sent:
             waiting.popleft()[1](self)
         if waiting:

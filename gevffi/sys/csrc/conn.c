@@ -301,7 +301,7 @@ int64_t gev_conn_queued(gev_loop *loop, int64_t token)
 int gev_conn_notify(gev_loop *loop, int64_t token, int64_t position)
 {
     gev_conn *conn = gev_conn_at(loop, token);
-    if (!conn)
+    if (!conn || conn->state & CONN_BROKEN)
         return -ENOTCONN;
     conn->notify_at = (uint64_t)position;
     if (conn->sent >= conn->notify_at) {
