@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def echo(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], tuple[str, in
         text=True,
         env=ENVIRONMENT,
     )
+    watchdog = threading.Timer(PATIENCE, process.kill)
+    watchdog.start()
     try:
         assert process.stdout is not None
         words = process.stdout.readline().split()
@@ -40,6 +43,7 @@ def echo(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], tuple[str, in
         host, _, port = words[2].rpartition(":")
         yield process, (host, int(port))
     finally:
+        watchdog.cancel()
         if process.poll() is None:
             process.kill()
             process.communicate()

@@ -78,6 +78,17 @@ def test_start_on_a_thread_blocks_until_stop() -> None:
     server.stop()
 
 
+def test_stop_just_after_a_start_began() -> None:
+    for _ in range(50):
+        server = Server(Handler(), "127.0.0.1:0", loops=2)
+        starter = Background(server.start)
+        while not server.loops and starter.thread.is_alive():
+            pass
+        server.stop()
+        starter.join()
+        assert not server.loops
+
+
 def test_start_on_the_main_thread_ends_with_stop_from_another() -> None:
     handler = Echo()
     server = Server(handler, "127.0.0.1:0")

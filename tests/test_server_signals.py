@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,9 +75,12 @@ class Process:
 @contextlib.contextmanager
 def process(loops: int = 1, rounds: int = 1) -> Iterator[Process]:
     server = Process(str(loops), str(rounds))
+    watchdog = threading.Timer(PATIENCE, server.popen.kill)
+    watchdog.start()
     try:
         yield server
     finally:
+        watchdog.cancel()
         if server.popen.poll() is None:
             server.popen.kill()
         server.popen.communicate()
@@ -132,6 +136,17 @@ def test_a_second_signal_aborts(number: signal.Signals) -> None:
         server.popen.send_signal(number)
         assert server.line() == "close SHUTDOWN"
         assert server.end() == (0, "end", "")
+
+
+def test_many_signals_at_once_do_no_harm() -> None:
+    with process() as server, server.connect() as sock:
+        assert server.line() == "connect"
+        sock.sendall(b"flood")
+        assert server.line() == "high_water"
+        for _ in range(50):
+            server.popen.send_signal(signal.SIGINT)
+            server.popen.send_signal(signal.SIGTERM)
+        assert server.line() == "close SHUTDOWN"  # a signal after it is not the server's any more
 
 
 def test_signals_are_counted_anew_at_each_start() -> None:
