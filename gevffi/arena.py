@@ -3,20 +3,24 @@
 All connections of a loop are read into one region, packed one read behind the other, and handlers
 get slices of it:
 
-    0         start                              used                    size
-    |  kept   |== read 0 ==|..|= read 1 =|..|....|--------- free ---------|
+    0         start                              used            reserve     size
+    |  kept   |== read 0 ==|..|= read 1 =|..|....|----- free ----|-----------|
 
 Usually nobody keeps a slice past its callback: the turn ends, the reference count of the region's
 buffer says so, and the next turn starts at 0 again, in memory that is still in the cache. If
 somebody does keep one, the region is not touched below `used` any more: the next turn starts there.
 So keeping costs the bytes that are kept and their neighbours, not a fresh region every turn. When
 such a region is full it is *leased*: the loop takes another one, and the leased one goes back to
-the pool when its last slice dies. Leases are bounded; past the bound messages are delivered as
-copies, until some lease has ended.
+the pool when its last slice dies.
+
+Leases are bounded, by `max_leases` and by what the pool gives. Past that the loop reads into the
+reserve, the last 64 KiB, which no slice ever shows: messages are copies then, until a lease has
+ended or nobody keeps a slice of this region any more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import weakref
 from typing import Any
@@ -26,8 +30,9 @@ from gevffi.sys.reactor import Reactor
 
 logger = logging.getLogger("gevffi")
 
-MIN_FREE = 65536
-"""Free bytes a turn needs; as in `reactor.c`."""
+RESERVE = 65536
+"""Bytes at the end of a region that are only read into to be copied; what a turn needs at least
+(`MIN_READ` in `reactor.c`)."""
 
 
 class Arena:
@@ -40,24 +45,32 @@ class Arena:
         self._max_leases = max_leases
         self._leased: list[weakref.ref[Any]] = []
         self._warned = False
+        self._always_copying = not COUNTS_ARE_TRUE or max_leases == 0
+        self._use(pool.take(size))
+        if self._always_copying:
+            self._use_reserve()
+
+    def _use(self, region: Region) -> None:
+        self.region = region
         self.start = 0
         """Where the next turn may write from."""
-        self.copying = not COUNTS_ARE_TRUE or max_leases == 0
+        self.copying = False
         """Whether messages are delivered as copies."""
-        self._take()
+        self._reactor.read_into(region, 0, self._size - RESERVE)
 
-    def _take(self) -> None:
-        self.region: Region = self._pool.take(self._size)
+    def _use_reserve(self) -> None:
         self.start = 0
-        self._reactor.read_into(self.region)
+        self.copying = True
+        self._reactor.read_into(self.region, self._size - RESERVE, RESERVE)
 
     def close(self) -> None:
         """Let go of the memory; kept views keep what they need of it."""
         del self.region
 
     def copy(self) -> memoryview:
-        """A copy of what this turn read, in the place of a view of the region."""
-        return memoryview(self.region.root()[: self._reactor.used()].tobytes())
+        """What this turn read into the reserve, in a copy."""
+        reserve = self.region.root()[self._size - RESERVE :]
+        return memoryview(reserve[: self._reactor.used()].tobytes())
 
     @property
     def leases(self) -> int:
@@ -66,27 +79,35 @@ class Arena:
 
     def settle(self) -> None:
         """End a turn that has delivered messages: decide where the next one starts."""
-        if self.copying:
-            self.copying = not COUNTS_ARE_TRUE or self.leases >= self._max_leases
-        elif not self.region.borrowed():
+        if self._always_copying:
+            return
+        if not self.region.borrowed():
+            if self.copying:
+                self._use(self.region)
             self.start = 0
+        elif self.copying:
+            self._lease()
         else:
             self.start = self._reactor.used()
-            if self._size - self.start < MIN_FREE:
+            if self._size - RESERVE - self.start < RESERVE:
                 self._lease()
 
     def _lease(self) -> None:
         self._leased = [buffer for buffer in self._leased if buffer() is not None]
-        self._leased.append(weakref.ref(self.region.buffer))
-        self._take()
-        if len(self._leased) >= self._max_leases:
-            self.copying = True
-            if not self._warned:
-                self._warned = True
-                logger.warning(
-                    "kept views hold %d arenas of %d bytes, max_leases is %d: "
-                    "messages are delivered as copies for now",
-                    len(self._leased),
-                    self._size,
-                    self._max_leases,
-                )
+        if len(self._leased) < self._max_leases:
+            with contextlib.suppress(MemoryError, OSError):
+                region = self._pool.take(self._size)
+                self._leased.append(weakref.ref(self.region.buffer))
+                self._use(region)
+                return
+        if not self.copying:
+            self._use_reserve()
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "kept views hold %d arenas of %d bytes, max_leases is %d: "
+                "messages are delivered as copies for now",
+                len(self._leased),
+                self._size,
+                self._max_leases,
+            )

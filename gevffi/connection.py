@@ -70,7 +70,6 @@ class Connection:
         "__weakref__",
         "_cutting",
         "_deadline",
-        "_eof_waits",
         "_handler",
         "_local",
         "_loop",
@@ -82,6 +81,7 @@ class Connection:
         "_state",
         "_token",
         "_values",
+        "_write_ended",
         "context",
         "id",
     )
@@ -111,10 +111,10 @@ class Connection:
         self._state = OPEN
         self._cutting = True  # a protocol may take frames: open, and not paused
         self._pending_input: RingBuffer | None = None
-        self._eof_waits = False  # the peer has ended, and a pause left frames in the buffer
         self._on_sent: deque[tuple[int, Callable[[Connection], object]]] | None = None
         self._deadline: Timer | None = None
         self._values: dict[str, Any] | None = None
+        self._write_ended = False  # by `shutdown_write`
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.peer_address}{_STATE_NAMES[self._state]}>"
@@ -125,7 +125,8 @@ class Connection:
         """Send `data` through the protocol's `packet` (gev: Send). From any thread.
 
         The caller may reuse its buffer as soon as this returns. On a connection that is closing
-        or closed this does nothing: a peer may leave at any moment, and `on_close` tells.
+        or closed this does nothing: a peer may leave at any moment, and `on_close` tells. Neither
+        does it after `shutdown_write`.
 
         Args:
             data: bytes-like; with a protocol of one's own, whatever its `packet` takes.
@@ -150,7 +151,7 @@ class Connection:
             self._loop._failed(self, exc)
 
     def _send(self, data: Any, on_sent: Callable[[Connection], object] | None) -> None:
-        if self._state != OPEN:
+        if self._state != OPEN or self._write_ended:
             return
         self._send_packet(data)
         if on_sent is not None:
@@ -185,6 +186,7 @@ class Connection:
 
     def _shutdown_write(self) -> None:
         if self._state == OPEN:
+            self._write_ended = True
             self._loop._outbox.flush()
             self._loop._reactor.shutdown_write(self._token)
 
@@ -204,9 +206,10 @@ class Connection:
     def _set_reading(self, on: bool) -> None:
         if self._state == OPEN and on != self._cutting:
             self._cutting = on
-            self._loop._reactor.set_reading(self._token, on)
             if on and self._pending_input is not None:
-                self._loop.call_soon_threadsafe(self._loop._resumed, self)
+                self._loop.call_soon_threadsafe(self._loop._cut_again, self)
+            else:
+                self._loop._reactor.set_reading(self._token, on)
 
     def _drop_input(self) -> None:
         pending, self._pending_input = self._pending_input, None
@@ -219,7 +222,9 @@ class Connection:
         """Send what waits, then close (gev: Close). From any thread; harmless when repeated.
 
         No message is delivered any more. If the peer has not taken everything within
-        `close_timeout` seconds, the rest is dropped.
+        `close_timeout` seconds, the rest is dropped (CloseReason.TIMEOUT). Where closing at once
+        could cost the peer bytes that are on their way, `on_close` waits until it has ended its
+        side too, or for `close_timeout`.
         """
         self._in_loop(self._close, CloseReason.LOCAL)
 
@@ -236,6 +241,12 @@ class Connection:
         if self._state != CLOSED:
             self._stop_receiving()
             self._loop._reactor.abort_connection(self._token, reason.value)
+
+    def _give_up(self, reason: CloseReason) -> None:
+        """At a deadline: the peer has not taken everything, or does not end its side."""
+        if self._state != CLOSED:
+            self._stop_receiving()
+            self._loop._reactor.give_up(self._token, reason.value)
 
     def _stop_receiving(self) -> None:
         self._state = CLOSING

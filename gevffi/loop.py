@@ -23,7 +23,6 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from operator import iconcat
 from typing import Any
 
 from gevffi.acceptor import Acceptor
@@ -32,7 +31,7 @@ from gevffi.connection import CLOSING, OPEN, CloseReason, Connection
 from gevffi.handler import Handler
 from gevffi.mailbox import Mailbox
 from gevffi.options import Options
-from gevffi.outbox import LARGE, Outbox
+from gevffi.outbox import LARGE, Outbox, join
 from gevffi.protocol import FrameTooLargeError, Protocol, ProtocolError, Receive
 from gevffi.sys.errors import check
 from gevffi.sys.memory import default_pool
@@ -117,11 +116,13 @@ class EventLoop:
         self._acceptor.close()
         for conn in self._open():
             conn._close(CloseReason.SHUTDOWN)
-        self.call_later(timeout, self._abort_all)
+        self.call_later(timeout, self._give_up)
 
-    def _abort_all(self) -> None:
+    def _give_up(self) -> None:
+        self._outbox.flush()
+        self._close_flushed()  # with no timeout at all, this is the first chance
         for conn in self._open():
-            conn._abort(CloseReason.SHUTDOWN)
+            conn._give_up(CloseReason.SHUTDOWN)
 
     def _open(self) -> list[Connection]:
         return [conn for conn in self._conns if conn is not None]
@@ -282,12 +283,15 @@ class EventLoop:
             try:
                 reply = conn._receive(conn, None, view[start:end])
                 if reply is not None:
-                    if len(reply) < LARGE:
-                        iconcat(blob, reply)  # type: ignore[no-untyped-call]
-                        pieces.append(conn._token)
-                        pieces.append(len(blob))
-                    else:
-                        outbox.add_large(conn._token, reply)
+                    try:
+                        if len(reply) < LARGE:
+                            join(blob, reply)
+                            pieces.append(conn._token)
+                            pieces.append(len(blob))
+                        else:
+                            outbox.add_large(conn._token, reply)
+                    except TypeError:
+                        outbox.add_scattered(conn._token, reply)
             except Exception as exc:
                 self._failed(conn, exc)
 
@@ -300,28 +304,15 @@ class EventLoop:
         if error:
             self._acceptor.rest(error, listener)
 
-    def _resumed(self, conn: Connection) -> None:
-        """After `resume_reading`: go on with what the pause had left in the buffer."""
-        if conn._eof_waits:
-            self._eof(conn)
-        else:
-            self._cut_again(conn)
-
-    def _eof(self, conn: Connection) -> None:
-        """The peer has ended; whole frames that a pause left in the buffer come first."""
-        if conn._pending_input is not None:
-            self._cut_again(conn)
-        if conn._state != OPEN:
-            return
-        conn._eof_waits = conn._pending_input is not None and not conn._cutting
-        if not conn._eof_waits and not self._guard(conn, conn._handler.on_eof):
-            conn._close(CloseReason.EOF)
-
     def _cut_again(self, conn: Connection) -> None:
+        """After `resume_reading`: what a protocol had left in the buffer, and only then what is
+        new, which may be the end."""
         try:
             conn._receive(conn, None, _EMPTY)
         except Exception as exc:
             self._failed(conn, exc)
+        if conn._cutting:
+            self._reactor.set_reading(conn._token, True)
 
     def _apply(self, changes: int) -> None:
         for slot, what, reason in self._reactor.changes(changes):
@@ -336,8 +327,10 @@ class EventLoop:
                 self._guard(conn, Connection._fire_sent)
             if what & Change.CLOSED:
                 self._on_closed(slot, conn, _REASONS[reason])
-            elif what & Change.EOF:
-                self._eof(conn)
+            elif (
+                what & Change.EOF and conn._state == OPEN and not self._guard(conn, handler.on_eof)
+            ):
+                conn._close(CloseReason.EOF)
 
     def _on_closed(self, slot: int, conn: Connection, reason: CloseReason) -> None:
         conn._closed()
@@ -357,13 +350,12 @@ class EventLoop:
     def _close_flushed(self) -> None:
         closing, self._closing = self._closing, []
         for conn, reason in closing:
-            if (
-                conn._state == CLOSING
-                and not self._reactor.close_connection(conn._token, reason.value)
-                and reason is not CloseReason.SHUTDOWN  # stop has a deadline of its own
-            ):
+            if conn._state != CLOSING:
+                continue
+            done = self._reactor.close_connection(conn._token, reason.value)
+            if not done and not self._stopping:  # `_stop` has a deadline of its own
                 conn._deadline = self.call_later(
-                    self.options.close_timeout, conn._abort, CloseReason.TIMEOUT
+                    self.options.close_timeout, conn._give_up, CloseReason.TIMEOUT
                 )
 
     # ---- errors ---------------------------------------------------------------------------------

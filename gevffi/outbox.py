@@ -16,6 +16,7 @@ array would add the numbers up.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import iconcat
 from typing import Any
 
@@ -23,6 +24,9 @@ from gevffi.sys.reactor import Reactor
 
 LARGE = 8192
 """Bytes from which a call is cheaper than a copy; measured."""
+
+join: Callable[[bytearray, Any], object] = iconcat
+"""Append a buffer. Not `+=`, which asks a NumPy array first and gets a sum."""
 _FLUSH_AT = 1 << 20
 
 
@@ -43,15 +47,18 @@ class Outbox:
         Raises:
             TypeError: `data` is not bytes-like.
         """
-        if len(data) < LARGE:
-            blob = self.blob
-            iconcat(blob, data)  # type: ignore[no-untyped-call]
-            self.pieces.append(token)
-            self.pieces.append(len(blob))
-            if len(blob) > _FLUSH_AT:
-                self.flush()
-        else:
-            self.add_large(token, data)
+        try:
+            if len(data) >= LARGE:
+                self.add_large(token, data)
+                return
+            join(self.blob, data)
+        except TypeError:
+            self.add_scattered(token, data)
+            return
+        self.pieces.append(token)
+        self.pieces.append(len(self.blob))
+        if len(self.blob) > _FLUSH_AT:
+            self.flush()
 
     def add_large(self, token: int, data: Any) -> None:
         """Send `data` now, after all that was gathered."""
@@ -62,6 +69,14 @@ class Outbox:
         finally:
             if self.pieces:
                 self._clear()
+
+    def add_scattered(self, token: int, data: Any) -> None:
+        """Queue a copy of a buffer that has no length or does not lie in one piece.
+
+        Raises:
+            TypeError: `data` is not bytes-like.
+        """
+        self.add(token, memoryview(data).tobytes())
 
     def flush(self) -> None:
         """Send everything."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
@@ -65,6 +66,7 @@ class Server:
         self._listeners: list[Listener] = []
         self._threads: list[threading.Thread] = []
         self._bell: socket.socket | None = None
+        self._caught = 0  # signals, since `start`
         self.loops: tuple[EventLoop, ...] = ()
         """The loops, while the server runs."""
 
@@ -85,24 +87,34 @@ class Server:
                 self._wait()
             return
         ear, bell = socket.socketpair()
-        with ear, bell, self._serving():
-            bell.setblocking(False)
-            self._bell = bell
-            before = {
-                number: signal.signal(number, self._on_signal)
-                for number in (signal.SIGINT, signal.SIGTERM)
-            }
-            wakeup = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
-            try:
-                # A signal or the end of a loop rings. (A lock could miss a signal that comes
-                # just before the thread falls asleep.)
-                while not all(loop.finished for loop in self.loops):
-                    ear.recv(64)
-            finally:
-                self._bell = None
-                signal.set_wakeup_fd(wakeup)
-                for number, action in before.items():
-                    signal.signal(number, action)
+        with ear, bell, self._signals(bell), self._serving():
+            # A signal or the end of a loop rings. (A lock could miss a signal that comes just
+            # before the thread falls asleep.)
+            heard = 0
+            while not all(loop.finished for loop in self.loops):
+                if heard != self._caught:
+                    heard = self._caught
+                    self._stop_loops(self.options.close_timeout if heard == 1 else 0)
+                ear.recv(64)
+
+    @contextlib.contextmanager
+    def _signals(self, bell: socket.socket) -> Iterator[None]:
+        """Have signals stop the server and ring `bell`: from before anybody can connect."""
+        bell.setblocking(False)
+        self._bell = bell
+        self._caught = 0
+        before = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        wakeup = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            self._bell = None
+            signal.set_wakeup_fd(wakeup)
+            for number, action in before.items():
+                signal.signal(number, action)
 
     @contextlib.contextmanager
     def running(self, timeout: float = 5.0) -> Iterator[Server]:
@@ -133,8 +145,8 @@ class Server:
         if timeout is None:
             timeout = self.options.close_timeout
         check_delay("timeout", timeout, zero=True)
-        for loop in self.loops:
-            loop.stop(timeout)
+        with self._lock:  # a start under way comes first
+            self._stop_loops(timeout)
         if not any(loop.in_loop() for loop in self.loops):
             self._wait()
 
@@ -168,15 +180,15 @@ class Server:
 
     def _open(self) -> None:
         count = self.options.loops
-        self.loops = tuple(
-            EventLoop(self.options, name=f"loop-{number}") for number in range(count)
-        )
-        accepting = self.loops if self.options.reuse_port else self.loops[:1]
         wanted = self._wanted
-        for loop in accepting:
+        for _ in range(count if self.options.reuse_port else 1):
             listener = Listener(wanted, self.options)
             self._listeners.append(listener)
             wanted = listener.address  # the others share the port the kernel chose
+        self.loops = tuple(
+            EventLoop(self.options, name=f"loop-{number}") for number in range(count)
+        )
+        for loop, listener in zip(self.loops, self._listeners, strict=False):
             loop.listen(listener.socket.fileno(), self._acceptor(loop))
         for timer, delay in self._timers:
             self.loops[0].schedule(timer, delay)
@@ -196,8 +208,7 @@ class Server:
             logger.critical("%s has failed, the server stops", loop.name, exc_info=True)
         finally:
             # One loop less is no server: the others stop too.
-            for other in self.loops:
-                other.stop(self.options.close_timeout)
+            self._stop_loops(self.options.close_timeout)
             bell = self._bell
             if bell is not None:
                 with contextlib.suppress(OSError):
@@ -208,12 +219,13 @@ class Server:
             thread.join()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        again = self._signalled
-        self._signalled = True
-        for loop in self.loops:
-            loop.stop(0 if again else self.options.close_timeout)
+        # Only counted: a signal may come in the middle of another one's work, or while this thread
+        # holds a lock.
+        self._caught += 1
 
-    _signalled = False
+    def _stop_loops(self, timeout: float) -> None:
+        for loop in self.loops:
+            loop.stop(timeout)
 
     # ---- accepting ------------------------------------------------------------------------------
 
@@ -227,7 +239,13 @@ class Server:
             loops = self.loops
 
             def accept(new: Accepted) -> None:
-                chosen = self._balance.select(loops, decode_sockaddr(new.peer))
+                try:
+                    chosen = self._balance.select(loops, decode_sockaddr(new.peer))
+                    if chosen not in loops:
+                        raise TypeError(f"{self._balance!r} chose no loop but {chosen!r}")
+                except BaseException:
+                    os.close(new.fd)
+                    raise
                 chosen.give(new.fd, new.peer, self._handler, self._protocol, self._receive)
 
         return accept

@@ -70,7 +70,7 @@ class TimerQueue:
     def timeout_ms(self) -> int:
         """Milliseconds until the first timer is due, rounded up. There is one."""
         left = self.heap[0][0] - time.monotonic()
-        return min(max(0, math.ceil(min(left, 1e6) * 1000)), 0x7FFFFFFF)
+        return math.ceil(min(max(0.0, left * 1000), 0x7FFFFFFF))
 
     def run_due(self, failed: Callable[[Exception], None]) -> None:
         """Call what is due. An exception goes to `failed` and the timer goes on."""

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import gevffi
+from gevffi._ffi import lib
 from gevffi.connection import CloseReason
-from gevffi.sys import reactor
 
 ROOT = Path(__file__).parent.parent
 
@@ -17,8 +17,10 @@ ROOT = Path(__file__).parent.parent
 def test_a_missing_compiler_is_one_sentence(tmp_path: Path) -> None:
     environment = {**os.environ, "CC": "/nonexistent/cc"}
     built = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext", "--force"]
-        + ["--build-temp", str(tmp_path / "temp"), "--build-lib", str(tmp_path / "lib")],
+        [
+            *(sys.executable, "setup.py", "-q", "build_ext", "--force"),
+            *("--build-temp", str(tmp_path / "temp"), "--build-lib", str(tmp_path / "lib")),
+        ],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -33,7 +35,7 @@ def test_a_missing_compiler_is_one_sentence(tmp_path: Path) -> None:
 
 def test_close_reasons_have_the_numbers_of_the_c_core() -> None:
     for reason in CloseReason:
-        assert getattr(reactor.lib, f"GEV_REASON_{reason.name}") == reason.value
+        assert getattr(lib, f"GEV_REASON_{reason.name}") == reason.value
 
 
 def test_every_public_name_is_there_and_documented() -> None:

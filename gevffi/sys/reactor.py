@@ -105,10 +105,10 @@ class Reactor:
 
     # ---- a turn ---------------------------------------------------------------------------------
 
-    def read_into(self, region: Region) -> None:
-        """Read into `region` from now on."""
+    def read_into(self, region: Region, offset: int, size: int) -> None:
+        """Read into `size` bytes of `region`, from `offset` on; that is 0 in all results."""
         self._region = region
-        lib.gev_loop_arena(self._loop, region.base, region.size)
+        lib.gev_loop_arena(self._loop, region.base + offset, size)
 
     def frames(self, count: int) -> Iterable[tuple[int, int, int]]:
         """The turn's frames: slot, and where in the arena it starts and ends."""
@@ -206,6 +206,10 @@ class Reactor:
     def abort_connection(self, token: int, reason: int) -> None:
         """Drop what waits and reset the connection."""
         lib.gev_conn_abort(self._loop, token, reason)
+
+    def give_up(self, token: int, reason: int) -> None:
+        """At a deadline: close a connection that has sent everything, abort any other."""
+        lib.gev_conn_give_up(self._loop, token, reason)
 
     def set_reading(self, token: int, on: bool) -> None:
         """Read from the connection, or leave its bytes with the kernel."""

@@ -7,19 +7,22 @@
  *
  * A close that drains goes through these states:
  *
- *   open --close--> DRAINING --output gone--> shutdown(SHUT_WR)
- *                                              | nothing unread, or the peer has ended: closed
- *                                              | unread input: LINGERING --peer ends--> closed
+ *   open --close--> DRAINING --output gone--> nothing unread, all acknowledged: closed
+ *                                             else shutdown(SHUT_WR), and
+ *                         something unread: LINGERING --the peer ends--> closed
+ *                 something unacknowledged: LINGERING, ACKING --it is, or the peer ends--> closed
  *
- * Lingering is there because close(2) with unread input sends a reset, and a reset destroys what
- * the peer has received but not read yet (RFC 1122 4.2.2.13, RFC 9112 9.6). Its deadline is
- * Python's.
+ * Lingering is there because close(2) answers input, unread or still to come, with a reset, and a
+ * reset destroys what is in our send queue and, with some peers, what they have received but not
+ * read (RFC 1122 4.2.2.13, RFC 9112 9.6). Its deadline is Python's.
  */
 #include "conn.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -211,6 +214,18 @@ static void shut_write(gev_conn *conn)
     conn->state |= CONN_WRITE_SHUT;
 }
 
+static bool unread(const gev_conn *conn)
+{
+    char byte;
+    return recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+bool gev_conn_unacknowledged(const gev_conn *conn)
+{
+    int bytes = 0;
+    return ioctl(conn->fd, SIOCOUTQ, &bytes) == 0 && bytes > 0;
+}
+
 void gev_conn_drained(gev_loop *loop, gev_conn *conn)
 {
     if (conn->state & CONN_HALF_CLOSING)
@@ -221,11 +236,17 @@ void gev_conn_drained(gev_loop *loop, gev_conn *conn)
         return;
     }
     if (!(conn->state & (CONN_EOF | CONN_BROKEN))) {
-        char byte;
-        shut_write(conn);
-        if (recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0) {
-            conn->state |= CONN_LINGERING;
+        uint16_t lingers = unread(conn)                    ? CONN_LINGERING
+                           : gev_conn_unacknowledged(conn) ? CONN_LINGERING | CONN_ACKING
+                                                           : 0;
+        if (lingers) {
+            shut_write(conn);
+            conn->state |= lingers;
             gev_conn_watch(loop, conn);
+            if (lingers & CONN_ACKING) {
+                gev_idle_remove(loop, conn);
+                gev_idle_add(loop, conn);
+            }
             return;
         }
     }
@@ -265,6 +286,15 @@ int gev_conn_abort(gev_loop *loop, int64_t token, int reason)
     return 0;
 }
 
+int gev_conn_give_up(gev_loop *loop, int64_t token, int reason)
+{
+    gev_conn *conn = gev_conn_at(loop, token);
+    if (!conn || !(conn->state & CONN_LINGERING))
+        return gev_conn_abort(loop, token, reason);
+    gev_conn_close_now(loop, conn, conn->reason);
+    return 0;
+}
+
 int gev_conn_read(gev_loop *loop, int64_t token, int on)
 {
     gev_conn *conn = gev_conn_at(loop, token);
@@ -294,7 +324,7 @@ int gev_conn_shutdown_write(gev_loop *loop, int64_t token)
 int64_t gev_conn_pending(gev_loop *loop, int64_t token)
 {
     gev_conn *conn = gev_conn_at(loop, token);
-    return conn ? (int64_t)(conn->queued - conn->sent) : -ENOTCONN;
+    return conn ? (int64_t)conn->out_size : -ENOTCONN;
 }
 
 int64_t gev_conn_queued(gev_loop *loop, int64_t token)

@@ -26,7 +26,8 @@ enum {
     CONN_LINGERING = 128,    /* all is sent; waiting for the peer to stop sending */
     CONN_UNWATCHED = 256,    /* taken out of the poller: it hung up and nobody reads */
     CONN_CLOSED = 512,       /* the descriptor is gone; the slot waits until Python was told */
-    CONN_CHANGED = 1024      /* it is in the list of changed slots */
+    CONN_CHANGED = 1024,     /* it is in the list of changed slots */
+    CONN_ACKING = 2048       /* with LINGERING: until the peer has acknowledged everything */
 };
 
 typedef struct gev_conn {
@@ -113,6 +114,8 @@ void gev_conn_changed(gev_loop *loop, gev_conn *conn, uint32_t change);
 void gev_conn_close_now(gev_loop *loop, gev_conn *conn, int reason);
 /* The output is gone: does what was to be done then. */
 void gev_conn_drained(gev_loop *loop, gev_conn *conn);
+/* Whether the peer's kernel has yet to acknowledge bytes, or our end. */
+bool gev_conn_unacknowledged(const gev_conn *conn);
 /* Starts a close; 1: it is done. */
 int gev_conn_finish(gev_loop *loop, gev_conn *conn, int reason);
 void gev_conn_report_changes(gev_loop *loop);

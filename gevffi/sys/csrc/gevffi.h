@@ -204,9 +204,11 @@ int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *pieces, const ui
 int gev_conn_close(gev_loop *loop, int64_t token, int reason);
 /* Drops what waits and resets the connection. */
 int gev_conn_abort(gev_loop *loop, int64_t token, int reason);
+/* At a deadline: closes a connection that has sent everything and lingers, aborts any other. */
+int gev_conn_give_up(gev_loop *loop, int64_t token, int reason);
 int gev_conn_read(gev_loop *loop, int64_t token, int on);
 int gev_conn_shutdown_write(gev_loop *loop, int64_t token);
-/* Bytes that the kernel has not taken, and bytes ever given to gev_loop_send. */
+/* Bytes that wait for the kernel, and bytes ever given to gev_loop_send. */
 int64_t gev_conn_pending(gev_loop *loop, int64_t token);
 int64_t gev_conn_queued(gev_loop *loop, int64_t token);
 /* Bytes that the kernel has taken; known until GEV_CHANGE_CLOSED has been told. */

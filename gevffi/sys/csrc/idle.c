@@ -1,4 +1,5 @@
-/* idle.c: closes connections that have been silent too long, at no cost a message.
+/* idle.c: closes connections that have been silent too long, at no cost a message; and those that
+ * have sent all they had to, when the peer has acknowledged it.
  *
  * Reading and sending only stamp gev_conn.active. A wheel of 1024 buckets, 50 ms each, holds every
  * connection once, in the bucket of the moment it is next to be looked at:
@@ -10,6 +11,9 @@
  * active + idle_ms (or to the far end of the wheel, whichever is nearer). So a connection is
  * touched once an idle time, however much it says, and a turn costs the same for ten connections
  * as for ten thousand. Nobody is closed early, and nobody more than two steps (100 ms) late.
+ *
+ * No event tells of an acknowledgement, so a connection that waits for one (CONN_ACKING) is looked
+ * at in every step.
  */
 #include "conn.h"
 
@@ -25,6 +29,8 @@ void gev_idle_init(gev_loop *loop)
 /* The first step whose start is not before the deadline. */
 static int64_t due_tick(const gev_loop *loop, const gev_conn *conn)
 {
+    if (conn->state & CONN_ACKING)
+        return loop->idle_tick + 1;
     int64_t tick = (conn->active + loop->limits.idle_ms) / IDLE_STEP_MS + 1;
     int64_t last = loop->idle_tick + IDLE_BUCKETS - 1;
     return tick < last ? tick : last;
@@ -32,10 +38,11 @@ static int64_t due_tick(const gev_loop *loop, const gev_conn *conn)
 
 void gev_idle_add(gev_loop *loop, gev_conn *conn)
 {
-    if (!loop->limits.idle_ms)
+    if (!loop->limits.idle_ms && !(conn->state & CONN_ACKING))
         return;
     int32_t slot = (int32_t)(conn - loop->conns);
-    int32_t bucket = (int32_t)(due_tick(loop, conn) % IDLE_BUCKETS);
+    int64_t tick = due_tick(loop, conn);
+    int32_t bucket = (int32_t)(tick % IDLE_BUCKETS);
     int32_t head = loop->idle_heads[bucket];
     conn->idle_bucket = bucket;
     conn->idle_prev = -1;
@@ -44,6 +51,8 @@ void gev_idle_add(gev_loop *loop, gev_conn *conn)
         loop->conns[head].idle_prev = slot;
     loop->idle_heads[bucket] = slot;
     loop->idle_count++;
+    if (tick < loop->idle_next)
+        loop->idle_next = tick;
 }
 
 void gev_idle_remove(gev_loop *loop, gev_conn *conn)
@@ -67,7 +76,10 @@ static void look_at(gev_loop *loop, int32_t bucket)
         gev_conn *conn = &loop->conns[slot];
         slot = conn->idle_next;
         gev_idle_remove(loop, conn);
-        if (conn->active + loop->limits.idle_ms <= loop->now)
+        bool acking = conn->state & CONN_ACKING;
+        if (acking && !gev_conn_unacknowledged(conn))
+            gev_conn_close_now(loop, conn, conn->reason);
+        else if (!acking && conn->active + loop->limits.idle_ms <= loop->now)
             gev_conn_close_now(loop, conn, GEV_REASON_IDLE);
         else
             gev_idle_add(loop, conn);
@@ -96,8 +108,7 @@ int gev_idle_timeout(gev_loop *loop, int timeout_ms)
     if (!loop->idle_count || timeout_ms == 0)
         return timeout_ms;
     /* On from where the search ended the last time, so that empty buckets are not passed again in
-     * every turn. Nobody has come in before it: all have the same idle time, so who is new is due
-     * last, and who was looked at again was in this bucket or an earlier one. */
+     * every turn. */
     int64_t tick = loop->idle_next > loop->idle_tick ? loop->idle_next : loop->idle_tick + 1;
     while (loop->idle_heads[tick % IDLE_BUCKETS] < 0)
         tick++;
