@@ -66,7 +66,7 @@ class Options:
             if not isinstance(value, wanted):
                 raise TypeError(f"{field.name} must be {field.type}, not {value!r}")
         self._within("loops", 1, 1024)
-        self._within("backlog", 1, 1 << 31)
+        self._within("backlog", 1, (1 << 31) - 1)
         self._within("keepalive", 0, 32767)
         self._within("keepalive_interval", 1, 32767)
         self._within("keepalive_count", 1, 127)
