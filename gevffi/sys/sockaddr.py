@@ -45,7 +45,7 @@ class Address(NamedTuple):
     def of(cls, name: Any) -> Address:
         """Make one of what `socket.getsockname` returns."""
         if isinstance(name, tuple):
-            return cls(name[0], name[1])
+            return cls(name[0].removeprefix("::ffff:") if "." in name[0] else name[0], name[1])
         return cls(os.fsdecode(name), None)
 
     def __str__(self) -> str:
