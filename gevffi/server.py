@@ -168,15 +168,15 @@ class Server:
 
     def _open(self) -> None:
         count = self.options.loops
-        self.loops = tuple(
-            EventLoop(self.options, name=f"loop-{number}") for number in range(count)
-        )
-        accepting = self.loops if self.options.reuse_port else self.loops[:1]
         wanted = self._wanted
-        for loop in accepting:
+        for _ in range(count if self.options.reuse_port else 1):
             listener = Listener(wanted, self.options)
             self._listeners.append(listener)
             wanted = listener.address  # the others share the port the kernel chose
+        self.loops = tuple(
+            EventLoop(self.options, name=f"loop-{number}") for number in range(count)
+        )
+        for loop, listener in zip(self.loops, self._listeners, strict=False):
             loop.listen(listener.socket.fileno(), self._acceptor(loop))
         for timer, delay in self._timers:
             self.loops[0].schedule(timer, delay)
