@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
@@ -227,7 +228,13 @@ class Server:
             loops = self.loops
 
             def accept(new: Accepted) -> None:
-                chosen = self._balance.select(loops, decode_sockaddr(new.peer))
+                try:
+                    chosen = self._balance.select(loops, decode_sockaddr(new.peer))
+                    if chosen not in loops:
+                        raise TypeError(f"{self._balance!r} chose no loop but {chosen!r}")
+                except BaseException:
+                    os.close(new.fd)
+                    raise
                 chosen.give(new.fd, new.peer, self._handler, self._protocol, self._receive)
 
         return accept
