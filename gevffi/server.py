@@ -66,6 +66,7 @@ class Server:
         self._listeners: list[Listener] = []
         self._threads: list[threading.Thread] = []
         self._bell: socket.socket | None = None
+        self._signalled = False
         self.loops: tuple[EventLoop, ...] = ()
         """The loops, while the server runs."""
 
@@ -86,24 +87,32 @@ class Server:
                 self._wait()
             return
         ear, bell = socket.socketpair()
-        with ear, bell, self._serving():
-            bell.setblocking(False)
-            self._bell = bell
-            before = {
-                number: signal.signal(number, self._on_signal)
-                for number in (signal.SIGINT, signal.SIGTERM)
-            }
-            wakeup = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
-            try:
-                # A signal or the end of a loop rings. (A lock could miss a signal that comes
-                # just before the thread falls asleep.)
-                while not all(loop.finished for loop in self.loops):
-                    ear.recv(64)
-            finally:
-                self._bell = None
-                signal.set_wakeup_fd(wakeup)
-                for number, action in before.items():
-                    signal.signal(number, action)
+        with ear, bell, self._signals(bell), self._serving():
+            if self._signalled:  # while the loops were being made
+                self._stop_loops(self.options.close_timeout)
+            # A signal or the end of a loop rings. (A lock could miss a signal that comes just
+            # before the thread falls asleep.)
+            while not all(loop.finished for loop in self.loops):
+                ear.recv(64)
+
+    @contextlib.contextmanager
+    def _signals(self, bell: socket.socket) -> Iterator[None]:
+        """Have signals stop the server and ring `bell`: from before anybody can connect."""
+        bell.setblocking(False)
+        self._bell = bell
+        self._signalled = False
+        before = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        wakeup = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            self._bell = None
+            signal.set_wakeup_fd(wakeup)
+            for number, action in before.items():
+                signal.signal(number, action)
 
     @contextlib.contextmanager
     def running(self, timeout: float = 5.0) -> Iterator[Server]:
@@ -134,8 +143,7 @@ class Server:
         if timeout is None:
             timeout = self.options.close_timeout
         check_delay("timeout", timeout, zero=True)
-        for loop in self.loops:
-            loop.stop(timeout)
+        self._stop_loops(timeout)
         if not any(loop.in_loop() for loop in self.loops):
             self._wait()
 
@@ -197,8 +205,7 @@ class Server:
             logger.critical("%s has failed, the server stops", loop.name, exc_info=True)
         finally:
             # One loop less is no server: the others stop too.
-            for other in self.loops:
-                other.stop(self.options.close_timeout)
+            self._stop_loops(self.options.close_timeout)
             bell = self._bell
             if bell is not None:
                 with contextlib.suppress(OSError):
@@ -211,10 +218,11 @@ class Server:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again = self._signalled
         self._signalled = True
-        for loop in self.loops:
-            loop.stop(0 if again else self.options.close_timeout)
+        self._stop_loops(0 if again else self.options.close_timeout)
 
-    _signalled = False
+    def _stop_loops(self, timeout: float) -> None:
+        for loop in self.loops:
+            loop.stop(timeout)
 
     # ---- accepting ------------------------------------------------------------------------------
 
