@@ -66,7 +66,7 @@ class Server:
         self._listeners: list[Listener] = []
         self._threads: list[threading.Thread] = []
         self._bell: socket.socket | None = None
-        self._signalled = False
+        self._caught = 0  # signals, since `start`
         self.loops: tuple[EventLoop, ...] = ()
         """The loops, while the server runs."""
 
@@ -88,11 +88,13 @@ class Server:
             return
         ear, bell = socket.socketpair()
         with ear, bell, self._signals(bell), self._serving():
-            if self._signalled:  # while the loops were being made
-                self._stop_loops(self.options.close_timeout)
             # A signal or the end of a loop rings. (A lock could miss a signal that comes just
             # before the thread falls asleep.)
+            heard = 0
             while not all(loop.finished for loop in self.loops):
+                if heard != self._caught:
+                    heard = self._caught
+                    self._stop_loops(self.options.close_timeout if heard == 1 else 0)
                 ear.recv(64)
 
     @contextlib.contextmanager
@@ -100,7 +102,7 @@ class Server:
         """Have signals stop the server and ring `bell`: from before anybody can connect."""
         bell.setblocking(False)
         self._bell = bell
-        self._signalled = False
+        self._caught = 0
         before = {
             number: signal.signal(number, self._on_signal)
             for number in (signal.SIGINT, signal.SIGTERM)
@@ -143,7 +145,8 @@ class Server:
         if timeout is None:
             timeout = self.options.close_timeout
         check_delay("timeout", timeout, zero=True)
-        self._stop_loops(timeout)
+        with self._lock:  # a start under way comes first
+            self._stop_loops(timeout)
         if not any(loop.in_loop() for loop in self.loops):
             self._wait()
 
@@ -216,9 +219,9 @@ class Server:
             thread.join()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        again = self._signalled
-        self._signalled = True
-        self._stop_loops(0 if again else self.options.close_timeout)
+        # Only counted: a signal may come in the middle of another one's work, or while this thread
+        # holds a lock.
+        self._caught += 1
 
     def _stop_loops(self, timeout: float) -> None:
         for loop in self.loops:
