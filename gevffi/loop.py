@@ -282,12 +282,15 @@ class EventLoop:
             try:
                 reply = conn._receive(conn, None, view[start:end])
                 if reply is not None:
-                    if len(reply) < LARGE:
-                        iconcat(blob, reply)  # type: ignore[no-untyped-call]
-                        pieces.append(conn._token)
-                        pieces.append(len(blob))
-                    else:
-                        outbox.add_large(conn._token, reply)
+                    try:
+                        if len(reply) < LARGE:
+                            iconcat(blob, reply)  # type: ignore[no-untyped-call]
+                            pieces.append(conn._token)
+                            pieces.append(len(blob))
+                        else:
+                            outbox.add_large(conn._token, reply)
+                    except TypeError:
+                        outbox.add_scattered(conn._token, reply)
             except Exception as exc:
                 self._failed(conn, exc)
 

@@ -43,15 +43,19 @@ class Outbox:
         Raises:
             TypeError: `data` is not bytes-like.
         """
-        if len(data) < LARGE:
-            blob = self.blob
+        blob = self.blob
+        try:
+            if len(data) >= LARGE:
+                self.add_large(token, data)
+                return
             iconcat(blob, data)  # type: ignore[no-untyped-call]
-            self.pieces.append(token)
-            self.pieces.append(len(blob))
-            if len(blob) > _FLUSH_AT:
-                self.flush()
-        else:
-            self.add_large(token, data)
+        except TypeError:
+            self.add_scattered(token, data)
+            return
+        self.pieces.append(token)
+        self.pieces.append(len(blob))
+        if len(blob) > _FLUSH_AT:
+            self.flush()
 
     def add_large(self, token: int, data: Any) -> None:
         """Send `data` now, after all that was gathered."""
@@ -62,6 +66,14 @@ class Outbox:
         finally:
             if self.pieces:
                 self._clear()
+
+    def add_scattered(self, token: int, data: Any) -> None:
+        """Send a copy of a buffer that has no length or does not lie in one piece.
+
+        Raises:
+            TypeError: `data` is not bytes-like.
+        """
+        self.add(token, memoryview(data).tobytes())
 
     def flush(self) -> None:
         """Send everything."""
