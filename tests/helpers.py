@@ -1,0 +1,168 @@
+"""What the tests of servers share: a handler that records, and sockets that wait.
+
+Nothing here sleeps. A test waits for a callback in a queue, or for bytes on a blocking socket; both
+give up after `PATIENCE` seconds, which only a broken server lets pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gevffi import Address, CloseReason, Connection, Handler, Server
+
+PATIENCE = 20.0
+"""Seconds until something that should have happened counts as missing."""
+
+
+class Event(NamedTuple):
+    """A callback: which, of which connection, on which thread, and with what."""
+
+    name: str
+    conn: Connection
+    value: Any
+    thread: int
+
+
+class Recorder(Handler):
+    """Puts each callback into a queue; `reply` makes the answer to a message.
+
+    With `half_open`, our side stays open when the peer has ended its own.
+    """
+
+    def __init__(
+        self, reply: Callable[[Any], Any] = lambda data: None, *, half_open: bool = False
+    ) -> None:
+        self.events: queue.Queue[Event] = queue.Queue()
+        self._reply = reply
+        self._half_open = half_open
+
+    def _put(self, name: str, conn: Connection, value: Any = None) -> None:
+        self.events.put(Event(name, conn, value, threading.get_ident()))
+
+    def on_connect(self, conn: Connection) -> None:
+        self._put("connect", conn)
+
+    def on_message(self, conn: Connection, ctx: Any, data: Any) -> Any:
+        self._put("message", conn, (ctx, data if data is None else bytes(data)))
+        return self._reply(data)
+
+    def on_close(self, conn: Connection, reason: CloseReason) -> None:
+        self._put("close", conn, reason)
+
+    def on_eof(self, conn: Connection) -> bool | None:
+        self._put("eof", conn)
+        return self._half_open
+
+    def on_high_water(self, conn: Connection) -> None:
+        self._put("high_water", conn)
+
+    def on_drain(self, conn: Connection) -> None:
+        self._put("drain", conn)
+
+    def on_error(self, conn: Connection, exc: Exception) -> None:
+        super().on_error(conn, exc)
+        self._put("error", conn, exc)
+
+    def next(self, name: str) -> Event:
+        """The next callback, which has to be `name`."""
+        event = self.events.get(timeout=PATIENCE)
+        assert event.name == name, event
+        return event
+
+    def until(self, name: str) -> Event:
+        """The next callback called `name`; those before it are dropped."""
+        while True:
+            event = self.events.get(timeout=PATIENCE)
+            if event.name == name:
+                return event
+
+    def rest(self) -> list[str]:
+        """The names of the callbacks nobody has asked for yet."""
+        return [self.events.get_nowait().name for _ in range(self.events.qsize())]
+
+
+class Echo(Recorder):
+    """A recorder that sends back what it gets."""
+
+    def __init__(self, *, half_open: bool = False) -> None:
+        super().__init__(lambda data: data, half_open=half_open)
+
+
+@contextlib.contextmanager
+def serving(handler: Handler, address: Any = "127.0.0.1:0", **options: Any) -> Iterator[Server]:
+    """A server in the background, on a port the kernel chose."""
+    with Server(handler, address, **options).running() as server:
+        yield server
+
+
+def connect(server: Server | Address) -> socket.socket:
+    """A blocking socket connected to `server`."""
+    address = server if isinstance(server, Address) else server.address
+    if address.port is not None:
+        return socket.create_connection((address.host, address.port), PATIENCE)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(PATIENCE)
+    sock.connect(address.host)
+    return sock
+
+
+def receive_exactly(sock: socket.socket, size: int) -> bytes:
+    """`size` bytes from `sock`."""
+    data = bytearray()
+    while len(data) < size:
+        piece = sock.recv(min(size - len(data), 1 << 20))
+        assert piece, f"the peer ended after {len(data)} of {size} bytes"
+        data += piece
+    return bytes(data)
+
+
+def receive_all(sock: socket.socket) -> bytes:
+    """What `sock` gets until the peer ends."""
+    data = bytearray()
+    while piece := sock.recv(1 << 20):
+        data += piece
+    return bytes(data)
+
+
+def wait(event: threading.Event) -> None:
+    """Wait for `event`, or fail."""
+    assert event.wait(PATIENCE), "it never happened"
+
+
+def descriptors() -> dict[int, str]:
+    """Every open descriptor of this process, with what it is."""
+    found = {}
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them is gone again
+            found[int(entry.name)] = os.readlink(entry)
+    return found
+
+
+class Background:
+    """A function on a thread of its own; `join` waits for it and raises what it raised."""
+
+    def __init__(self, function: Callable[..., object], *args: Any) -> None:
+        self._error: BaseException | None = None
+        self._function = function
+        self._args = args
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._function(*self._args)
+        except BaseException as exc:
+            self._error = exc
+
+    def join(self) -> None:
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive(), "stuck"
+        if self._error is not None:
+            raise self._error

@@ -1,0 +1,164 @@
+"""How connections end: close, abort, idleness, half-close from either side."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Any
+
+import pytest
+from helpers import (
+    Background,
+    Echo,
+    Recorder,
+    connect,
+    receive_all,
+    receive_exactly,
+    serving,
+)
+
+from gevffi import CloseReason, Connection
+
+# ---- closing ------------------------------------------------------------------------------------
+
+
+def test_close_sends_what_waits_first() -> None:
+    handler = Recorder()
+    big = bytes(range(256)) * 16_000
+    with serving(handler) as server, connect(server) as sock:
+        conn = handler.next("connect").conn
+        conn.send(big)
+        conn.close()
+        assert receive_all(sock) == big
+        assert handler.until("close").value is CloseReason.LOCAL
+
+
+def test_close_drops_the_rest_when_the_peer_does_not_take_it_in_time() -> None:
+    handler = Recorder()
+    with serving(handler, close_timeout=0.05) as server, connect(server):
+        conn = handler.next("connect").conn
+        conn.send(bytes(8 << 20))
+        conn.close()
+        assert handler.until("close").value is CloseReason.TIMEOUT
+
+
+def test_abort_drops_what_waits_and_resets() -> None:
+    handler = Recorder()
+    with serving(handler) as server, connect(server) as sock:
+        conn = handler.next("connect").conn
+        conn.send(bytes(8 << 20))
+        conn.abort()
+        assert handler.until("close").value is CloseReason.LOCAL
+        with pytest.raises(ConnectionResetError):
+            receive_all(sock)
+
+
+def test_no_message_after_close() -> None:
+    class Closing(Recorder):
+        def on_message(self, conn: Connection, ctx: Any, data: Any) -> Any:
+            super().on_message(conn, ctx, data)
+            conn.close()
+            assert not conn.connected
+            return b"bye"
+
+    handler = Closing()
+    with serving(handler) as server, connect(server) as sock:
+        handler.next("connect")
+        sock.sendall(b"1")
+        assert receive_all(sock) == b"bye"
+        with contextlib.suppress(OSError):
+            sock.sendall(b"2")
+    assert handler.next("message").value == (None, b"1")
+    assert handler.next("close").value is CloseReason.LOCAL
+    assert handler.rest() == []
+
+
+def test_the_idle_are_closed_and_the_busy_are_not() -> None:
+    handler = Echo()
+    with (
+        serving(handler, idle_time=0.3) as server,
+        connect(server) as idle,
+        connect(server) as busy,
+    ):
+        idle_port = idle.getsockname()[1]
+        gone = Background(receive_all, idle)
+        rounds = 0
+        while gone.thread.is_alive():
+            busy.sendall(b"x")
+            assert receive_exactly(busy, 1) == b"x"
+            rounds += 1
+        gone.join()
+        closed = handler.until("close")
+        assert closed.value is CloseReason.IDLE
+        assert closed.conn.peer_address.port == idle_port
+        assert rounds
+
+
+def test_an_idle_time_below_a_millisecond_is_not_never() -> None:
+    handler = Recorder()
+    with serving(handler, idle_time=0.0001) as server, connect(server):
+        assert handler.until("close").value is CloseReason.IDLE
+
+
+# ---- half-close ---------------------------------------------------------------------------------
+
+
+def test_shutdown_write_ends_our_side_and_goes_on_receiving() -> None:
+    handler = Recorder()
+    with serving(handler) as server, connect(server) as sock:
+        conn = handler.next("connect").conn
+        big = bytes(2 << 20)
+        conn.send(big)
+        conn.shutdown_write()
+        assert receive_all(sock) == big
+        sock.sendall(b"still listening?")
+        assert handler.until("message").value == (None, b"still listening?")
+        sock.close()
+        assert handler.until("close").value is CloseReason.EOF
+
+
+def test_the_peers_end_closes_once_all_is_sent() -> None:
+    big = bytes(range(256)) * 16_000
+    handler = Recorder(lambda data: big)
+    with serving(handler) as server, connect(server) as sock:
+        sock.sendall(b"?")
+        sock.shutdown(socket.SHUT_WR)
+        assert receive_all(sock) == big
+        assert handler.until("eof").conn
+        assert handler.until("close").value is CloseReason.EOF
+
+
+def test_on_eof_that_returns_true_keeps_our_side_open() -> None:
+    handler = Recorder(half_open=True)
+    with serving(handler) as server, connect(server) as sock:
+        handler.next("connect")
+        sock.sendall(b"query")
+        sock.shutdown(socket.SHUT_WR)
+        handler.next("message")
+        conn = handler.next("eof").conn
+        assert conn.connected
+        conn.send(b"late ")
+        assert receive_exactly(sock, 5) == b"late "
+        conn.send(b"answer")
+        conn.close()
+        assert receive_all(sock) == b"answer"
+        assert handler.next("close").value is CloseReason.LOCAL
+    assert handler.rest() == []
+
+
+def test_both_sides_half_closed_are_closed() -> None:
+    handler = Recorder(half_open=True)
+    with serving(handler) as server, connect(server) as sock:
+        handler.next("connect")
+        sock.shutdown(socket.SHUT_WR)
+        handler.next("eof").conn.shutdown_write()
+        assert receive_all(sock) == b""
+        assert handler.next("close").value is CloseReason.EOF
+
+
+def test_a_kept_half_open_connection_ends_with_the_server() -> None:
+    handler = Recorder(half_open=True)
+    with serving(handler) as server, connect(server) as sock:
+        sock.shutdown(socket.SHUT_WR)
+        handler.until("eof")
+    assert handler.next("close").value is CloseReason.SHUTDOWN
