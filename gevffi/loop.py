@@ -69,7 +69,7 @@ class EventLoop:
             idle_ms=math.ceil(self.options.idle_time * 1000),
         )
         self._arena = Arena(self._reactor, pool, self.options.arena_size, self.options.max_leases)
-        self._outbox = Outbox(self._reactor)
+        self._outbox = Outbox(self._reactor, self._arena)
         self._timers = TimerQueue()
         self._conns: list[Connection | None] = []  # by slot
         self._mailbox = Mailbox(self._reactor.wake)

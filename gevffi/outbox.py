@@ -1,17 +1,13 @@
 """What a loop's callbacks want sent, gathered until the end of the turn.
 
-Small pieces are joined into one blob as they come, and leave together:
+Small pieces are joined into one blob as they come, so a caller may reuse its buffer at once. Large
+ones go to the kernel by pointer. `bytes` and borrowed views cannot change, so they wait for the end
+of the turn too; any other large buffer might, and everything is sent before `add` returns.
 
-    blob     |piece 0|piece 1|piece 2|
+    blob     |piece 0|piece 1|piece 3|
                      ^       ^       ^
-    pieces   A 10    B 20    A 34            token and end, for one piece after the other
-
-A large piece goes to the kernel at once, by pointer, together with what has been gathered before
-it: its own system call costs less than copying it would. Either way the caller may reuse its
-buffer when `add` returns; what the kernel does not take is copied then.
-
-`iconcat(blob, data)` rather than `blob += data`, since `+=` asks the other side first, and a NumPy
-array would add the numbers up.
+    pieces   A 10    A 20   ~B 9000    C 34       token and end in the blob; or, for a large one,
+    large                  [piece 2]              inverted token and size
 """
 
 from __future__ import annotations
@@ -20,10 +16,11 @@ from collections.abc import Callable
 from operator import iconcat
 from typing import Any
 
-from gevffi.sys.reactor import Reactor
+from gevffi.arena import Arena
+from gevffi.sys.reactor import Reactor, hold
 
 LARGE = 8192
-"""Bytes from which a call is cheaper than a copy; measured."""
+"""Bytes from which a pointer is cheaper than a copy; measured."""
 
 join: Callable[[bytearray, Any], object] = iconcat
 """Append a buffer. Not `+=`, which asks a NumPy array first and gets a sum."""
@@ -33,13 +30,15 @@ _FLUSH_AT = 1 << 20
 class Outbox:
     """The unsent pieces of a turn. Belongs to the loop's thread."""
 
-    __slots__ = ("_reactor", "blob", "pieces")
+    __slots__ = ("_arena", "_large", "_reactor", "blob", "pieces")
 
-    def __init__(self, reactor: Reactor) -> None:
+    def __init__(self, reactor: Reactor, arena: Arena) -> None:
         self._reactor = reactor
+        self._arena = arena
         # Emptied, never replaced: the loop's inner loop holds on to these very objects.
         self.blob = bytearray()
         self.pieces: list[int] = []
+        self._large: list[Any] = []
 
     def add(self, token: int, data: Any) -> None:
         """Send `data`, any bytes-like object, to the connection `token`.
@@ -61,14 +60,21 @@ class Outbox:
             self.flush()
 
     def add_large(self, token: int, data: Any) -> None:
-        """Send `data` now, after all that was gathered."""
-        if type(data) is not bytes and not memoryview(data).c_contiguous:
-            data = memoryview(data).tobytes()
+        """Send `data` by pointer."""
+        if type(data) is memoryview:
+            owner = data.obj
+            fixed = owner is self._arena.region.buffer or type(owner) is bytes
+        else:
+            fixed = type(data) is bytes
         try:
-            self._reactor.send_large(self.pieces, self.blob, token, data)
-        finally:
-            if self.pieces:
-                self._clear()
+            base = hold(data)
+        except (BufferError, ValueError):  # it does not lie in one piece
+            base = hold(memoryview(data).tobytes())
+        self._large.append(base)
+        self.pieces.append(~token)
+        self.pieces.append(len(base))
+        if not fixed:
+            self.flush()
 
     def add_scattered(self, token: int, data: Any) -> None:
         """Queue a copy of a buffer that has no length or does not lie in one piece.
@@ -82,10 +88,8 @@ class Outbox:
         """Send everything."""
         if self.pieces:
             try:
-                self._reactor.send(self.pieces, self.blob)
+                self._reactor.send(self.pieces, self.blob, self._large)
             finally:
-                self._clear()
-
-    def _clear(self) -> None:
-        self.blob.clear()
-        self.pieces.clear()
+                self.blob.clear()
+                self.pieces.clear()
+                self._large.clear()

@@ -108,6 +108,8 @@ def test_an_exception_costs_its_connection_only(
             bad.sendall(line.encode() + b"\n")
         if where in ("on_eof", "on_close"):
             bad.shutdown(1)
+        if line == "water":  # read only now: the kernel could take it all from one who reads
+            handler.wait_for("high_water")
         read_all(bad)
         bad.close()
         handler.wait_for("close")

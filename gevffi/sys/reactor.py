@@ -25,8 +25,12 @@ from gevffi.sys.memory import Pool, Region
 
 _ADDRESS_ROOM = 112
 _INT64S = ffi.typeof("int64_t[]")
+_ADDRESSES = ffi.typeof("uint8_t *[]")
 _NULL = ffi.NULL
-_from_buffer = ffi.from_buffer
+
+hold = ffi.from_buffer
+"""Take hold of a C-contiguous buffer for `Reactor.send`: its memory stays for as long as the result
+lives, whose `len` is its size in bytes."""
 
 MORE: int = lib.GEV_MORE
 """In what `Reactor.poll` returns: there is more than frames."""
@@ -149,30 +153,20 @@ class Reactor:
         """End the wait under way, or the next one. From any thread."""
         check(lib.gev_loop_wake(self._loop), "eventfd_write")
 
-    def send(self, pieces: list[int], blob: bytearray) -> None:
+    def send(self, pieces: list[int], blob: bytearray, large: list[Any]) -> None:
         """Send what was gathered; without the GIL. See `gev_loop_send`.
 
         Args:
-            pieces: token and end in the blob, for one piece after the other; at least one.
-            blob: the pieces.
+            pieces: two numbers for one piece after the other; at least one piece.
+            blob: the small pieces.
+            large: the large ones, as `hold` gave them.
         """
-        numbers = _from_buffer(_INT64S, array("q", pieces))
-        result = self._send(len(pieces) // 2, numbers, _from_buffer(blob), -1, _NULL, 0)
-        if result < 0:
-            check(result, "sendmsg")
-
-    def send_large(self, pieces: list[int], blob: bytearray, token: int, large: Any) -> None:
-        """The same, and then `large`, a C-contiguous buffer, to the connection `token`.
-
-        Here there may be no pieces.
-        """
-        base = _from_buffer(large)
-        if pieces:
-            numbers = _from_buffer(_INT64S, array("q", pieces))
-            count = len(pieces) // 2
-            result = self._send(count, numbers, _from_buffer(blob), token, base, len(base))
-        else:
-            result = self._send(0, _NULL, _NULL, token, base, len(base))
+        result = self._send(
+            len(pieces) // 2,
+            hold(_INT64S, array("q", pieces)),
+            hold(blob),
+            ffi.new(_ADDRESSES, large) if large else _NULL,
+        )
         if result < 0:
             check(result, "sendmsg")
 

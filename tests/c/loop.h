@@ -214,7 +214,9 @@ static inline void wait_text(fixture *f, int64_t token, const char *text)
 
 static inline int send_bytes(fixture *f, int64_t token, const void *data, size_t size)
 {
-    return gev_loop_send(f->loop, 0, NULL, NULL, token, data, size);
+    const int64_t piece[] = {~token, (int64_t)size};
+    const uint8_t *const large[] = {data};
+    return gev_loop_send(f->loop, 1, piece, NULL, large);
 }
 
 static inline void peer_writes(int peer, const void *data, size_t size)

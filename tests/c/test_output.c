@@ -30,8 +30,8 @@ static void pieces_keep_their_order_however_they_are_mixed(void)
     fixture f = open_loop();
     enum { CONNS = 3, PIECES = 300, LARGE = 9000 };
     int peers[CONNS];
-    int64_t tokens[CONNS], pieces[2 * PIECES];
-    static uint8_t blob[PIECES * 40], expected[CONNS][PIECES * 40 + LARGE];
+    int64_t tokens[CONNS], pieces[2 * PIECES + 4];
+    static uint8_t blob[PIECES * 40], expected[CONNS][PIECES * 40 + 2 * LARGE];
     size_t sizes[CONNS] = {0}, end = 0;
     uint8_t *data = noise(LARGE + PIECES);
     for (int i = 0; i < CONNS; i++)
@@ -46,9 +46,20 @@ static void pieces_keep_their_order_however_they_are_mixed(void)
         pieces[2 * i] = tokens[to];
         pieces[2 * i + 1] = (int64_t)end;
     }
-    memcpy(expected[1] + sizes[1], data, LARGE);
-    sizes[1] += LARGE;
-    CHECK_EQUAL(gev_loop_send(f.loop, PIECES, pieces, blob, tokens[1], data, LARGE), CONNS);
+    /* Two large ones, in the middle and at the end, that belong to the same connection. */
+    const uint8_t *const larges[] = {data, data + 1};
+    int64_t *middle = pieces + PIECES, *last = pieces + 2 * PIECES + 2;
+    memmove(middle + 2, middle, PIECES * sizeof *middle);
+    size_t before = 0;
+    for (int i = 0; i < PIECES / 2; i++)
+        before += i / 2 * 7 % CONNS == 1 ? (size_t)i % 40 : 0;
+    memmove(expected[1] + before + LARGE, expected[1] + before, sizes[1] - before);
+    memcpy(expected[1] + before, data, LARGE);
+    memcpy(expected[1] + sizes[1] + LARGE, data + 1, LARGE);
+    middle[0] = last[0] = ~tokens[1];
+    middle[1] = last[1] = LARGE;
+    sizes[1] += 2 * LARGE;
+    CHECK_EQUAL(gev_loop_send(f.loop, PIECES + 2, pieces, blob, larges), CONNS);
     for (int i = 0; i < CONNS; i++) {
         CHECK_EQUAL(gev_conn_queued(f.loop, tokens[i]), sizes[i]);
         peer_reads(peers[i], expected[i], sizes[i]);
@@ -65,14 +76,17 @@ static void a_long_chain_of_pieces_is_kept_in_order(void)
     fixture f = open_loop();
     enum { PIECES = 200, SIZE = 10000 };
     int peer, gone;
-    int64_t token = unix_pair(&f, &peer), dropped = unix_pair(&f, &gone), pieces[4 * PIECES];
+    int64_t token = unix_pair(&f, &peer), dropped = unix_pair(&f, &gone), pieces[4 * PIECES + 2];
     uint8_t *data = noise(2 * PIECES * SIZE);
     CHECK_EQUAL(gev_conn_abort(f.loop, dropped, GEV_REASON_LOCAL), 0);
     for (int i = 0; i < 2 * PIECES; i++) {
         pieces[2 * i] = i % 2 ? dropped : token;
         pieces[2 * i + 1] = (int64_t)SIZE * (i + 1);
     }
-    CHECK_EQUAL(gev_loop_send(f.loop, 2 * PIECES, pieces, data, dropped, data, SIZE), 1);
+    const uint8_t *const large[] = {data};
+    pieces[4 * PIECES] = ~dropped;
+    pieces[4 * PIECES + 1] = SIZE;
+    CHECK_EQUAL(gev_loop_send(f.loop, 2 * PIECES + 1, pieces, data, large), 1);
     CHECK(gev_conn_pending(f.loop, token) > 0);
     for (size_t i = 0; i < PIECES; i++) {
         if (gev_conn_pending(f.loop, token))
@@ -91,8 +105,9 @@ static void nothing_to_send_is_fine(void)
     fixture f = open_loop();
     int peer;
     int64_t token = unix_pair(&f, &peer), piece[] = {token, 0};
-    CHECK_EQUAL(gev_loop_send(f.loop, 0, NULL, NULL, -1, NULL, 0), 0);
-    CHECK_EQUAL(gev_loop_send(f.loop, 1, piece, (const uint8_t *)"", token, NULL, 0), 1);
+    CHECK_EQUAL(gev_loop_send(f.loop, 0, NULL, NULL, NULL), 0);
+    CHECK_EQUAL(gev_loop_send(f.loop, 1, piece, (const uint8_t *)"", NULL), 1);
+    CHECK_EQUAL(send_bytes(&f, token, "", 0), 1);
     CHECK_EQUAL(gev_conn_queued(f.loop, token), 0);
     close(peer);
     close_loop(&f);

@@ -117,23 +117,28 @@ static void give(model *m, uint8_t *to, size_t size)
 
 static void send_to_many(void)
 {
-    static uint8_t blob[PIECES * BIGGEST], large[BIGGEST];
+    static uint8_t blob[PIECES * BIGGEST], larges[PIECES][BIGGEST];
+    const uint8_t *addresses[PIECES];
     int64_t pieces[2 * PIECES];
-    int count = (int)any(any(4) ? 10 : PIECES);
-    size_t end = 0, size;
+    int count = (int)any(any(4) ? 10 : PIECES), large = 0;
+    size_t end = 0;
     for (int i = 0; i < count; i++) {
         model *m = &conns[any(any(2) ? CONNS : 2)];
-        size = any(any(20) ? 300 : BIGGEST);
-        give(m, blob + end, size);
-        end += size;
-        pieces[2 * i] = m->token;
-        pieces[2 * i + 1] = (int64_t)end;
+        size_t size = any(any(20) ? 300 : BIGGEST);
+        if (any(10)) {
+            give(m, blob + end, size);
+            end += size;
+            pieces[2 * i] = m->token;
+            pieces[2 * i + 1] = (int64_t)end;
+        } else {
+            give(m, larges[large], size);
+            addresses[large] = larges[large];
+            large++;
+            pieces[2 * i] = ~m->token;
+            pieces[2 * i + 1] = (int64_t)size;
+        }
     }
-    model *m = &conns[any(CONNS)];
-    bool is_large = any(3) == 0;
-    size = is_large ? any(BIGGEST) : 0;
-    give(m, large, size);
-    CHECK(gev_loop_send(f.loop, count, pieces, blob, is_large ? m->token : -1, large, size) >= 0);
+    CHECK(gev_loop_send(f.loop, count, pieces, blob, addresses) >= 0);
 }
 
 static void do_to_one(model *m)

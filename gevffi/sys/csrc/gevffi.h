@@ -192,12 +192,12 @@ int gev_loop_resume_accept(gev_loop *loop, int listener);
  * After an error the descriptor is still the caller's. */
 int64_t gev_loop_adopt(gev_loop *loop, int fd);
 
-/* Sends `count` small pieces, in order: pieces[2 * i] is the token and pieces[2 * i + 1] the end of
- * the piece in `blob`, where it starts at the end of the one before. Then one large piece, unless
- * `large_token` is negative, by pointer. The pieces of one connection leave together. What the
- * kernel does not take is copied. Pieces for connections that are gone are dropped. */
+/* Sends `count` pieces, in order. Each is a pair of numbers: `token, end` for blob[previous end:end],
+ * or `~token, size` for that many bytes at the next address in `large`. The pieces of one
+ * connection leave together. What the kernel does not take is copied. Pieces for connections that
+ * are gone are dropped. */
 int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *pieces, const uint8_t *blob,
-                  int64_t large_token, const uint8_t *large, size_t large_size);
+                  const uint8_t *const *large);
 
 /* All of these give -ENOTCONN for a connection that has closed. */
 /* Stops reading, sends what waits, then closes. 1: it is closed already. 0: later. */

@@ -209,21 +209,23 @@ static int room_for(gev_loop *loop, int32_t count)
 }
 
 int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *pieces, const uint8_t *blob,
-                  int64_t large_token, const uint8_t *large, size_t large_size)
+                  const uint8_t *const *large)
 {
-    int error = room_for(loop, count + 1);
+    int error = room_for(loop, count);
     if (error)
         return error;
-    loop->sender_count = 0;
     loop->now = gev_now_ms(); /* callbacks may have taken long since the turn read it */
+    loop->sender_count = 0;
     int64_t start = 0;
     for (int32_t i = 0; i < count; i++) {
-        int64_t end = pieces[2 * i + 1];
-        link_piece(loop, i, pieces[2 * i], blob + start, (size_t)(end - start));
-        start = end;
+        int64_t token = pieces[2 * i], number = pieces[2 * i + 1];
+        if (token < 0) {
+            link_piece(loop, i, ~token, *large++, (size_t)number);
+        } else {
+            link_piece(loop, i, token, blob + start, (size_t)(number - start));
+            start = number;
+        }
     }
-    if (large_token >= 0)
-        link_piece(loop, count, large_token, large, large_size);
     sender s = {.loop = loop};
     for (int32_t i = 0; i < loop->sender_count; i++) {
         s.conn = &loop->conns[loop->senders[i]];
