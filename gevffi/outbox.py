@@ -64,6 +64,7 @@ class Outbox:
         if type(data) is memoryview:
             owner = data.obj
             fixed = owner is self._arena.region.buffer or type(owner) is bytes
+            data = memoryview(data)  # the caller may release its own
         else:
             fixed = type(data) is bytes
         try:

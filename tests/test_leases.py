@@ -146,7 +146,7 @@ def test_leases_are_bounded_and_then_messages_are_copies(
     with audited(handler, arena_size=ARENA, max_leases=bound) as server, connect(server) as client:
         keep_one(client)
         handler.kept.clear()
-        before = used_bytes()
+        before = on_loop(server, used_bytes)
         for number in range(30):
             keep_one(client, number)
             churn(client, 2)
