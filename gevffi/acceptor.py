@@ -89,4 +89,7 @@ class Acceptor:
 
     def _try_again(self, listener: int) -> None:
         if listener in self._resting:
-            self._reactor.resume_accept(listener)
+            try:
+                self._reactor.resume_accept(listener)
+            except OSError as exc:
+                self.rest(exc.errno or 0, listener)

@@ -8,7 +8,9 @@ here. Its states:
       └────────────────abort(), the peer, an error, a limit─────────────────▶ closed
 
 `on_close` is called on the way into `closed`, once. Methods marked "from any thread" are queued
-when another thread calls them, in order, and the loop is woken; the rest belongs to the loop.
+when another thread calls them, in order, and the loop is woken; the rest belongs to the loop, and
+what would ask C for something (`fileno`, `local_address`, `write_buffer_length`) raises
+RuntimeError elsewhere.
 """
 
 from __future__ import annotations
@@ -301,9 +303,8 @@ class Connection:
     @property
     def local_address(self) -> Address | None:
         """Our end; None when it is first asked for after the close."""
-        fd = self.fileno()
-        if self._local is None and fd >= 0:
-            borrowed = socket.socket(fileno=fd)
+        if self._local is None and self._state != CLOSED:
+            borrowed = socket.socket(fileno=self.fileno())
             try:
                 self._local = Address.of(borrowed.getsockname())
             finally:
@@ -312,7 +313,10 @@ class Connection:
 
     def fileno(self) -> int:
         """The descriptor, -1 when closed. The loop's: set options on it, but leave its bytes."""
-        return -1 if self._state == CLOSED else self._loop._reactor.fileno(self._token)
+        if self._state == CLOSED:
+            return -1
+        self._loop.check_thread()
+        return self._loop._reactor.fileno(self._token)
 
     @property
     def read_buffer_length(self) -> int:
@@ -323,7 +327,10 @@ class Connection:
     @property
     def write_buffer_length(self) -> int:
         """Unsent bytes that wait for the peer (gev: WriteBufferLength)."""
-        return 0 if self._state == CLOSED else self._loop._reactor.pending(self._token)
+        if self._state == CLOSED:
+            return 0
+        self._loop.check_thread()
+        return self._loop._reactor.pending(self._token)
 
     # ---- gev's key-value context ----------------------------------------------------------------
 

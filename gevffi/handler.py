@@ -36,7 +36,8 @@ class Handler:
                 as long as anybody keeps it.
 
         Returns:
-            What to send back, through the protocol's `packet`; None for nothing.
+            What to send back, through the protocol's `packet`; None for nothing. It is sent also if
+            the callback has called `conn.close()`.
         """
 
     def on_close(self, conn: Connection, reason: CloseReason) -> None:
@@ -46,7 +47,8 @@ class Handler:
         """The peer will send no more, but may still be reading (it called shutdown(SHUT_WR)).
 
         Return True to keep our side open until `conn.close()`. Otherwise what is unsent is sent
-        and the connection closes with `CloseReason.EOF`.
+        and the connection closes with `CloseReason.EOF`. Not called when our side has ended before,
+        by `shutdown_write`: then that was the end of the connection.
         """
         return None
 

@@ -7,6 +7,7 @@ them.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -64,8 +65,10 @@ class Listener:
         self._inode: int | None = None
         try:
             self.socket = self._open(address, options)
-        except OSError as exc:
-            raise OSError(exc.errno, f"cannot listen on {address}: {exc.strerror or exc}") from exc
+        except (OSError, UnicodeError) as exc:  # the second: a host that no name can be
+            number = getattr(exc, "errno", None) or errno.EINVAL
+            why = getattr(exc, "strerror", None) or exc
+            raise OSError(number, f"cannot listen on {address}: {why}") from exc
         self.address = Address.of(self.socket.getsockname())
         """What it listens on, with the port the kernel chose."""
 

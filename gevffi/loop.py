@@ -111,6 +111,14 @@ class EventLoop:
         check_delay("timeout", timeout, zero=True)
         self.call_soon_threadsafe(self._stop, timeout)
 
+    def check_thread(self) -> None:
+        """Raise RuntimeError if the loop runs in another thread than the calling one."""
+        if self._thread is not None and not self.in_loop():
+            raise RuntimeError(
+                f"this belongs to the thread of {self.name}; "
+                "from another one use call_soon_threadsafe"
+            )
+
     def _stop(self, timeout: float) -> None:
         self._stopping = True
         self._acceptor.close()
@@ -185,11 +193,7 @@ class EventLoop:
 
     def schedule(self, timer: Timer, delay: float) -> Timer:
         """Start a timer that is not running yet. Threads as for `call_later`."""
-        if self._thread is not None and not self.in_loop():
-            raise RuntimeError(
-                f"timers belong to the thread of {self.name}; "
-                "from another one use call_soon_threadsafe"
-            )
+        self.check_thread()
         self._timers.add(timer, delay)
         return timer
 
@@ -200,10 +204,12 @@ class EventLoop:
 
         `on_accept` owns the descriptor it is given; see `give`. Returns the listener's number.
         """
+        self.check_thread()
         return self._acceptor.listen(fd, on_accept)
 
     def unlisten(self, listener: int) -> None:
         """Accept from it no more; closing the socket is its owner's."""
+        self.check_thread()
         self._acceptor.unlisten(listener)
 
     def give(

@@ -27,7 +27,7 @@ class Mailbox:
         self._wake = wake
         self.calls: deque[Call] = deque()
         """What waits. Others only look whether it is empty."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may put while its thread is putting
         self._closed = False
 
     def put(self, callback: Callable[..., object], args: tuple[Any, ...]) -> bool:

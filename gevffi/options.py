@@ -73,7 +73,12 @@ class Options:
         self._within("idle_time", 0, 1e9)
         self._within("close_timeout", 0, 1e6)
         self._within("write_limit", 1, 1 << 30)
-        self._within("write_high_water", 1, self.write_limit)
+        self._within("write_high_water", 1, 1 << 30)
+        if self.write_high_water > self.write_limit:
+            raise ValueError(
+                f"write_high_water ({self.write_high_water!r}) must not be over "
+                f"write_limit ({self.write_limit!r})"
+            )
         self._within("frame_limit", 1, 1 << 30)
         self._within("read_budget", 1, 1 << 30)
         self._within("max_events", 1, 65536)

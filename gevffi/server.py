@@ -57,6 +57,8 @@ class Server:
     ) -> None:
         self.options = Options(**options)
         self._wanted = parse_address(address)
+        if self.options.reuse_port and self._wanted.port is None:
+            raise ValueError(f"reuse_port=True does not go with a Unix socket, {self._wanted}")
         self._handler = handler
         self._protocol = protocol or Raw()
         self._balance = balance or RoundRobin()
@@ -226,6 +228,8 @@ class Server:
     def _stop_loops(self, timeout: float) -> None:
         for loop in self.loops:
             loop.stop(timeout)
+        for loop, listener in zip(self.loops, self._listeners, strict=False):
+            loop.call_soon_threadsafe(listener.close)  # then new clients are refused at once
 
     # ---- accepting ------------------------------------------------------------------------------
 
@@ -256,7 +260,7 @@ class Server:
         """Call `callback(*args)` in `delay` seconds, on the first loop's thread (gev: RunAfter).
 
         From any thread, also before the start, from which the time counts then. Returns the timer,
-        for `cancel()`.
+        for `cancel()`. Timers end with the server; a second start begins without.
 
         Raises:
             ValueError: `delay` is negative or not finite.

@@ -19,24 +19,23 @@ from typing import Any
 class Timer:
     """A call to be made later; made by `call_later`, `call_every`, `run_after`, `run_every`."""
 
-    __slots__ = ("_args", "_callback", "_queue", "interval")
+    __slots__ = ("_call", "_queue", "interval")
 
     def __init__(
         self, callback: Callable[..., object], args: tuple[Any, ...], interval: float | None = None
     ) -> None:
         if not callable(callback):
             raise TypeError(f"a timer's callback must be callable, not {callback!r}")
-        self._callback: Callable[..., object] | None = callback
-        self._args = args
+        # One attribute, so that a `cancel` from another thread takes it away whole.
+        self._call: tuple[Callable[..., object], tuple[Any, ...]] | None = (callback, args)
         self._queue: TimerQueue | None = None
         self.interval = interval
         """Seconds between calls; None for a single call."""
 
     def cancel(self) -> None:
         """Make no more calls. Harmless when repeated. From any thread."""
-        if self._callback is not None:
-            self._callback = None
-            self._args = ()
+        if self._call is not None:
+            self._call = None
             queue = self._queue
             if queue is not None:
                 queue.shells += 1
@@ -44,7 +43,7 @@ class Timer:
     @property
     def cancelled(self) -> bool:
         """Whether no call will be made any more: cancelled, or a single call that is done."""
-        return self._callback is None
+        return self._call is None
 
 
 class TimerQueue:
@@ -79,18 +78,19 @@ class TimerQueue:
             if self.heap[0][0] > now:
                 break
             due, _order, timer = heapq.heappop(self.heap)
-            callback, args = timer._callback, timer._args
-            if callback is None:
+            call = timer._call
+            if call is None:
                 self.shells = max(0, self.shells - 1)
                 continue
             interval = timer.interval
             if interval is None:
                 timer._queue = None
-                timer._callback = None
+                timer._call = None
             else:
                 # A loop that was held up skips the calls it missed instead of making them in a row.
                 missed = (now - due) // interval
                 heapq.heappush(self.heap, (due + (missed + 1) * interval, next(self._order), timer))
+            callback, args = call
             try:
                 callback(*args)
             except Exception as exc:

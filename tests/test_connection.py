@@ -6,6 +6,7 @@ import gc
 import threading
 from typing import Any
 
+import pytest
 from helpers import (
     Background,
     Recorder,
@@ -160,3 +161,13 @@ def test_paused_reading_delivers_nothing_and_resumed_delivers_all() -> None:
         while got < size:
             got += len(handler.next("message").value[1])
         sender.join()
+
+
+def test_what_asks_c_belongs_to_the_loop() -> None:
+    handler = Recorder()
+    with serving(handler) as server, connect(server):
+        conn = handler.next("connect").conn
+        with pytest.raises(RuntimeError, match="belongs to the thread of loop-0"):
+            conn.fileno()
+        with pytest.raises(RuntimeError, match="belongs to the thread of loop-0"):
+            _ = conn.write_buffer_length

@@ -7,6 +7,7 @@ import math
 import queue
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -278,10 +279,18 @@ def test_timers_that_cancel_and_make_others_while_they_are_due() -> None:
     assert made == ["first", "new"]
 
 
+class Thing:
+    """Something that can be seen to be gone."""
+
+
 def test_a_cancelled_timer_lets_go_of_its_arguments() -> None:
-    timer = EventLoop().call_later(1000, print, ["large"])
+    large = Thing()
+    seen = weakref.ref(large)
+    timer = EventLoop().call_later(1000, print, large)
+    del large
+    assert seen() is not None
     timer.cancel()
-    assert timer._args == ()
+    assert seen() is None
 
 
 # ---- connections --------------------------------------------------------------------------------

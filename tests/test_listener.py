@@ -101,8 +101,16 @@ def test_ipv6_where_there_is_any() -> None:
         assert receive_exactly(sock, 3) == b"six"
 
 
+class Asks(Echo):
+    """Asks for the local address, so that other threads may from then on."""
+
+    def on_connect(self, conn: Connection) -> None:
+        assert conn.local_address is not None
+        super().on_connect(conn)
+
+
 def test_no_host_means_every_interface_and_ipv4_peers_look_like_it() -> None:
-    handler = Recorder()
+    handler = Asks()
     with serving(handler, ":0") as server:
         port = server.address.port
         assert port is not None
@@ -118,7 +126,7 @@ def test_no_host_means_every_interface_and_ipv4_peers_look_like_it() -> None:
 
 def test_a_unix_socket_is_there_while_the_server_runs(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    handler = Echo()
+    handler = Asks()
     server = Server(handler, f"unix:{path}")
     for _ in range(2):
         with server.running():
@@ -191,7 +199,7 @@ def test_a_path_that_became_somebody_elses_is_left(tmp_path: Path) -> None:
 
 def test_an_abstract_name_needs_no_file() -> None:
     name = f"gevffi-{uuid.uuid4()}"
-    handler = Echo()
+    handler = Asks()
     with serving(handler, f"unix:@{name}") as server:
         assert str(server.address) == f"unix:@{name}"
         with connect(server) as sock:

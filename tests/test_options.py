@@ -80,7 +80,9 @@ def test_flags(name: str) -> None:
 
 def test_the_high_water_may_be_the_limit_but_not_above() -> None:
     assert Options(write_high_water=1, write_limit=1).write_limit == 1
-    with pytest.raises(ValueError, match="write_high_water must be between 1 and 70000"):
+    with pytest.raises(
+        ValueError, match=r"write_high_water \(70001\) must not be over write_limit \(70000\)"
+    ):
         Options(write_high_water=70001, write_limit=70000)
 
 

@@ -6,6 +6,7 @@ Signals are in test_server_signals.py, loops and balance in test_balance.py.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import socket
 import threading
@@ -244,3 +245,19 @@ def test_start_needs_an_event_loop_of_its_own() -> None:
     with serving(Handler(), loops=2) as server:
         assert all(isinstance(loop, EventLoop) for loop in server.loops)
         assert len({loop.name for loop in server.loops}) == 2
+
+
+def test_a_server_that_drains_refuses_new_clients() -> None:
+    handler = Recorder(lambda data: bytes(24 << 20))
+    with serving(handler, write_limit=64 << 20) as server, connect(server) as slow:
+        slow.sendall(b"x")
+        handler.until("high_water")
+        stopping = threading.Thread(target=server.stop, args=(10.0,))
+        stopping.start()
+        address = server.address
+        told = 0
+        while told != errno.ECONNREFUSED:
+            with socket.socket() as client:
+                told = client.connect_ex(address)
+        assert len(receive_all(slow)) == 24 << 20
+        stopping.join()
