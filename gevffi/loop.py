@@ -207,6 +207,15 @@ class EventLoop:
         self.check_thread()
         return self._acceptor.listen(fd, on_accept)
 
+    def watch(self, fd: int) -> None:
+        """End waits when there is something to read from the socket `fd`, which is dropped.
+
+        For `signal.set_wakeup_fd`, where the loop runs on the main thread: the signal's handler
+        runs then. On the loop's thread, or before `run`.
+        """
+        self.check_thread()
+        self._reactor.watch(fd)
+
     def unlisten(self, listener: int) -> None:
         """Accept from it no more; closing the socket is its owner's."""
         self.check_thread()

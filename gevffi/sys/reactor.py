@@ -149,6 +149,10 @@ class Reactor:
             result.append(Accepted(turn.accepted_listener[i], turn.accepted_fd[i], peer))
         return result
 
+    def watch(self, fd: int) -> None:
+        """End waits when there is something to read from the socket `fd`, and drop that."""
+        check(lib.gev_loop_watch(self._loop, fd), "epoll_ctl")
+
     def wake(self) -> None:
         """End the wait under way, or the next one. From any thread."""
         check(lib.gev_loop_wake(self._loop), "eventfd_write")

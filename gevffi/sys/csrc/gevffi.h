@@ -179,6 +179,9 @@ enum { GEV_MORE = 1 << 24 };
 int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms);
 /* From any thread: ends the wait under way, or the next one. */
 int gev_loop_wake(gev_loop *loop);
+/* Ends the wait whenever there is something to read from `fd`, a socket, and drops that: a signal's
+ * wake-up (signal.set_wakeup_fd) for one. For as long as the loop lives. */
+int gev_loop_watch(gev_loop *loop, int fd);
 /* In a forked child: the loop and its connections are the parent's; see gev_poller_forked. */
 void gev_loop_forked(gev_loop *loop);
 

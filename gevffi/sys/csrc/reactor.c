@@ -28,10 +28,12 @@ enum {
     MIN_READ = 65536,        /* room in the arena that is worth another read */
     ACCEPT_ROOM = 128,       /* accepted in one turn */
     ADDRESS_ROOM = 112,      /* bytes of a peer's address: sockaddr_un, the longest, has 110 */
-    LISTENER_BIT = 62        /* of a token: it names a listener, not a connection */
+    LISTENER_BIT = 62,       /* of a token: it names a listener, not a connection */
+    WATCHED_BIT = 63         /* of a token: a descriptor that only ends the wait */
 };
 
 static const uint64_t LISTENER = (uint64_t)1 << LISTENER_BIT;
+static const uint64_t WATCHED = (uint64_t)1 << WATCHED_BIT;
 
 /* ---- opening and closing ------------------------------------------------------------------- */
 
@@ -118,6 +120,11 @@ void gev_loop_arena(gev_loop *loop, uint8_t *base, uint32_t size)
 int gev_loop_wake(gev_loop *loop)
 {
     return gev_poller_wake(loop->poller);
+}
+
+int gev_loop_watch(gev_loop *loop, int fd)
+{
+    return gev_poller_add(loop->poller, fd, WATCHED | (uint64_t)fd, GEV_READ);
 }
 
 void gev_loop_forked(gev_loop *loop)
@@ -289,6 +296,11 @@ static void hung_up(gev_loop *loop, gev_conn *conn, uint32_t ready)
 
 static void serve(gev_loop *loop, const gev_event *event)
 {
+    if (event->token & WATCHED) {
+        uint8_t dropped[64];
+        (void)!recv((int)(event->token & 0xffffffff), dropped, sizeof dropped, MSG_DONTWAIT);
+        return;
+    }
     if (event->token & LISTENER) {
         accept_some(loop, (int)(event->token & 0xffffffff));
         return;
