@@ -20,7 +20,7 @@ from gevffi.arena import Arena
 from gevffi.sys.reactor import Reactor, hold
 
 LARGE = 8192
-"""Bytes from which a pointer is cheaper than a copy; measured."""
+"""Bytes from which a piece goes by pointer; smaller ones are copied into the blob."""
 
 join: Callable[[bytearray, Any], object] = iconcat
 """Append a buffer. Not `+=`, which asks a NumPy array first and gets a sum."""
