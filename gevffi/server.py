@@ -2,10 +2,11 @@
 
 Several loops run in a thread each, and the thread that calls `start` only waits, so signals are
 handled at once. A single loop runs in the main thread if that is where `start` is called: a process
-of one thread is cheaper in the kernel, by about 6 % of an echo's CPU time, since its descriptor
-table is shared with nobody and need not be locked. With one loop, that loop
-accepts. With several, the first one accepts for all and the balance strategy picks; with
-`reuse_port` each loop has a listening socket of its own and the kernel picks.
+of one thread is cheaper in the kernel, which has to count references to the entries of a shared
+descriptor table on every call.
+
+With one loop, that loop accepts. With several, the first one accepts for all and the balance
+strategy picks; with `reuse_port` each loop has a listening socket of its own and the kernel picks.
 """
 
 from __future__ import annotations
