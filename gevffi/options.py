@@ -48,8 +48,9 @@ class Options:
     close the connection with CloseReason.FRAME_TOO_LARGE."""
     read_budget: int = 256 * KIB
     """Read from one connection in one turn of its loop."""
-    max_events: int = 256
-    """Events one turn serves."""
+    max_events: int = 64
+    """Events one turn serves. A turn reads from all of them before it answers the first, so many
+    more would be out of the processor's caches again by then."""
     arena_size: int = MIB
     """What a loop reads into; a power of two."""
     max_leases: int = 16
