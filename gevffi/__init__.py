@@ -13,7 +13,9 @@ underneath are in `gevffi.sys`, the ring buffer in `gevffi.ringbuf`.
 """
 
 from gevffi.balance import Balance, LeastConnections, RoundRobin
+from gevffi.batch import Batch
 from gevffi.connection import CloseReason, Connection
+from gevffi.framing import Delimited, FixedSize, Framing, LengthPrefixed
 from gevffi.handler import Handler
 from gevffi.listener import parse_address
 from gevffi.loop import EventLoop
@@ -29,12 +31,17 @@ __version__ = "0.1.0"
 __all__ = [
     "Address",
     "Balance",
+    "Batch",
     "CloseReason",
     "Connection",
+    "Delimited",
     "EventLoop",
+    "FixedSize",
     "FrameTooLargeError",
+    "Framing",
     "Handler",
     "LeastConnections",
+    "LengthPrefixed",
     "Options",
     "Protocol",
     "ProtocolError",

@@ -67,10 +67,17 @@ class Arena:
         """Let go of the memory; kept views keep what they need of it."""
         del self.region
 
-    def copy(self) -> memoryview:
-        """What this turn read into the reserve, in a copy."""
+    def view(self) -> memoryview:
+        """What this turn read into, read-only: a new root, or a copy."""
+        return memoryview(self._copied()) if self.copying else self.region.root()
+
+    def buffer(self) -> Any:
+        """The same as an object whose slices are `bytes`. To be let go of before `settle`."""
+        return self._copied() if self.copying else self.region.buffer
+
+    def _copied(self) -> bytes:
         reserve = self.region.root()[self._size - RESERVE :]
-        return memoryview(reserve[: self._reactor.used()].tobytes())
+        return reserve[: self._reactor.used()].tobytes()
 
     @property
     def leases(self) -> int:

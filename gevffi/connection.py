@@ -22,8 +22,9 @@ from enum import Enum
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from gevffi.framing import Framing
 from gevffi.handler import Handler
-from gevffi.protocol import Protocol, Raw, Receive
+from gevffi.protocol import Protocol, Receive, receiver
 from gevffi.sys.sockaddr import Address, decode_sockaddr
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Connection:
         "__weakref__",
         "_cutting",
         "_deadline",
+        "_framing",
         "_handler",
         "_local",
         "_loop",
@@ -82,6 +84,7 @@ class Connection:
         "_receive",
         "_state",
         "_token",
+        "_unpacker",
         "_values",
         "_write_ended",
         "context",
@@ -105,18 +108,24 @@ class Connection:
         self._token = token
         self._peer: bytes | Address = peer
         self._local: Address | None = None
-        self._handler = handler
-        self._receive = receive
-        self._packet: Callable[[Connection, Any], Any] | None = (
-            None if type(protocol) is Raw else protocol.packet
-        )
         self._state = OPEN
+        self._install(handler, protocol, receive)
         self._cutting = True  # a protocol may take frames: open, and not paused
         self._pending_input: RingBuffer | None = None
         self._on_sent: deque[tuple[int, Callable[[Connection], object]]] | None = None
         self._deadline: Timer | None = None
         self._values: dict[str, Any] | None = None
         self._write_ended = False  # by `shutdown_write`
+
+    def _install(self, handler: Handler, protocol: Protocol, receive: Receive) -> None:
+        self._handler = handler
+        self._receive = receive
+        # Its `packet`, unless that is the one that does nothing.
+        packs = type(protocol).packet is not Protocol.packet
+        self._packet: Callable[[Connection, Any], Any] | None = protocol.packet if packs else None
+        self._framing = protocol if isinstance(protocol, Framing) else None
+        # What cuts in Python, so that it can tell when it is not wanted any more.
+        self._unpacker = getattr(receive, "__self__", None)
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.peer_address}{_STATE_NAMES[self._state]}>"
@@ -177,6 +186,8 @@ class Connection:
                 for piece in reply:
                     add(self._token, piece)
                 return
+        elif self._framing is not None:
+            self._framing.check_reply(memoryview(reply).nbytes)
         add(self._token, reply)
 
     def shutdown_write(self) -> None:
@@ -197,7 +208,8 @@ class Connection:
     def pause_reading(self) -> None:
         """Deliver no more messages until `resume_reading`; the kernel holds the peer back.
 
-        What was read in this turn is still delivered by `Raw`. From any thread.
+        No frame is lost: what a protocol has not delivered yet comes after `resume_reading`. From
+        any thread.
         """
         self._in_loop(self._set_reading, False)
 
@@ -208,10 +220,41 @@ class Connection:
     def _set_reading(self, on: bool) -> None:
         if self._state == OPEN and on != self._cutting:
             self._cutting = on
+            if not on:
+                self._loop._delivery.give_back(self)
             if on and self._pending_input is not None:
                 self._loop.call_soon_threadsafe(self._loop._cut_again, self)
             else:
                 self._loop._reactor.set_reading(self._token, on)
+
+    def set_protocol(self, protocol: Protocol, handler: Handler | None = None) -> None:
+        """Go on under another protocol, and with another handler if one is given. From any thread.
+
+        Bytes that were received but not delivered as a message yet are cut anew, by the new
+        protocol; called in `on_message` that is all that follows this message. What was sent before
+        is dressed by the old protocol; what is sent, or returned, afterwards by the new one. A new
+        handler gets no `on_connect`, but it does get `on_close`.
+
+        Raises:
+            TypeError: `protocol` is not a `Protocol`.
+        """
+        if not isinstance(protocol, Protocol):
+            raise TypeError(f"protocol must be a gevffi.Protocol, not {protocol!r}")
+        self._in_loop(self._set_protocol, protocol, handler)
+
+    def _set_protocol(self, protocol: Protocol, handler: Handler | None) -> None:
+        if self._state != OPEN:
+            return
+        loop = self._loop
+        loop._outbox.flush()
+        loop._delivery.give_back(self)
+        handler = handler or self._handler
+        receive = receiver(handler, protocol, loop.options.frame_limit)
+        self._install(handler, protocol, receive)
+        if self._pending_input is not None:
+            loop._reactor.unread(self._token, self._pending_input.peek())
+            self._drop_input()
+        loop._reactor.frame(self._token, loop._framing_number(protocol))
 
     def _drop_input(self) -> None:
         pending, self._pending_input = self._pending_input, None

@@ -6,6 +6,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gevffi.batch import Batch
     from gevffi.connection import CloseReason, Connection
 
 logger = logging.getLogger("gevffi")
@@ -39,6 +42,11 @@ class Handler:
             What to send back, through the protocol's `packet`; None for nothing. It is sent also if
             the callback has called `conn.close()`.
         """
+
+    on_batch: Callable[[Any, Batch], Any] | None = None
+    """`on_batch(conn, batch)`, if a handler defines it, is called instead of `on_message`: once for
+    all frames of a read, as a `gevffi.Batch`. It needs a protocol that is cut in C. Returns a list
+    (or tuple, or batch) of replies, a single reply, or None."""
 
     def on_close(self, conn: Connection, reason: CloseReason) -> None:
         """The connection is gone; nothing can be sent any more (gev: OnClose)."""

@@ -10,10 +10,8 @@
  └──────────────────────────────┘   └─────────────────────────────────┘   └──────────────────────┘
 
 A turn crosses into C twice however many connections are ready, and spends a handful of Python
-steps on a message: look the connection up, slice, call, append the reply. `_deliver` is that inner
-loop, and everything else is arranged so that it may stay as short as it is: a connection that is
-closing has a `_receive` that discards, so nobody tests for it; a connection with a protocol has one
-that cuts.
+steps on a message: look the connection up, slice, call, append the reply. That inner loop is in
+`delivery.py`; here is what surrounds it.
 """
 
 from __future__ import annotations
@@ -22,20 +20,23 @@ import logging
 import math
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 from gevffi.acceptor import Acceptor
 from gevffi.arena import Arena
 from gevffi.connection import CLOSING, OPEN, CloseReason, Connection
+from gevffi.delivery import Delivery
+from gevffi.framing import Framing
 from gevffi.handler import Handler
 from gevffi.mailbox import Mailbox
 from gevffi.options import Options
-from gevffi.outbox import LARGE, Outbox, join
+from gevffi.outbox import Outbox
 from gevffi.protocol import FrameTooLargeError, Protocol, ProtocolError, Receive
 from gevffi.sys.errors import check
 from gevffi.sys.memory import default_pool
-from gevffi.sys.reactor import MORE, Accepted, Change, Reactor
+from gevffi.sys.reactor import FRAMES, MORE, RUNS, Accepted, Change, Reactor
 from gevffi.timers import Timer, TimerQueue, check_delay
 
 logger = logging.getLogger("gevffi")
@@ -72,8 +73,12 @@ class EventLoop:
         self._outbox = Outbox(self._reactor, self._arena)
         self._timers = TimerQueue()
         self._conns: list[Connection | None] = []  # by slot
+        self._framings: weakref.WeakKeyDictionary[Framing, int] = weakref.WeakKeyDictionary()
         self._mailbox = Mailbox(self._reactor.wake)
         self._acceptor = Acceptor(self._reactor, self._timers, self._log, name)
+        self._delivery = Delivery(
+            self._reactor, self._arena, self._outbox, self._conns, self._failed
+        )
         self._closing: list[tuple[Connection, CloseReason]] = []
         self._given = 0  # connections ever given to this loop, by whoever accepts them
         self._ended = 0  # and ever closed, on its thread
@@ -257,12 +262,23 @@ class EventLoop:
             os.close(fd)
             raise
         conn = Connection(self, token, peer, handler, protocol, receive)
+        if conn._framing is not None:
+            self._reactor.frame(token, self._framing_number(protocol))
         slot = token & 0xFFFFFFFF
         if slot >= len(self._conns):
             self._conns.extend([None] * (slot + 1 - len(self._conns)))
         self._conns[slot] = conn
         self.connection_count += 1
         self._guard(conn, handler.on_connect)
+
+    def _framing_number(self, protocol: Protocol) -> int:
+        """What C knows a protocol by, 0 if that is not at all."""
+        if not isinstance(protocol, Framing):
+            return 0
+        number = self._framings.get(protocol)
+        if number is None:
+            number = self._framings[protocol] = self._reactor.framing(protocol.description)
+        return number
 
     # ---- a turn ---------------------------------------------------------------------------------
 
@@ -272,9 +288,11 @@ class EventLoop:
         found = self._reactor.poll(self._arena.start, timeout)
         if found < 0:
             check(found, "epoll_wait")
-        frames = found & ~MORE
+        frames = found & FRAMES
         if frames:
-            self._deliver(frames)
+            self._delivery.frames(frames)
+        if found & RUNS:
+            self._delivery.runs()
         if found & MORE:
             self._more()
         if calls:
@@ -284,33 +302,11 @@ class EventLoop:
         self._outbox.flush()
         if self._closing:
             self._close_flushed()
-        if frames:
+        if found & (FRAMES | RUNS):
             self._arena.settle()
 
-    def _deliver(self, frames: int) -> None:
-        conns = self._conns
-        outbox = self._outbox
-        blob, pieces = outbox.blob, outbox.pieces
-        arena = self._arena
-        view = arena.copy() if arena.copying else arena.region.root()
-        for slot, start, end in self._reactor.frames(frames):
-            conn: Any = conns[slot]
-            try:
-                reply = conn._receive(conn, None, view[start:end])
-                if reply is not None:
-                    try:
-                        if len(reply) < LARGE:
-                            join(blob, reply)
-                            pieces.append(conn._token)
-                            pieces.append(len(blob))
-                        else:
-                            outbox.add_large(conn._token, reply)
-                    except TypeError:
-                        outbox.add_scattered(conn._token, reply)
-            except Exception as exc:
-                self._failed(conn, exc)
-
     def _more(self) -> None:
+        self._delivery.large()
         changes, accepted, error, listener = self._reactor.more()
         if changes:
             self._apply(changes)
@@ -340,6 +336,8 @@ class EventLoop:
                 self._guard(conn, handler.on_drain)
             if what & Change.SENT:
                 self._guard(conn, Connection._fire_sent)
+            if what & Change.BAD_FRAME:
+                self._bad_frame(conn, _REASONS[reason])
             if what & Change.CLOSED:
                 self._on_closed(slot, conn, _REASONS[reason])
             elif (
@@ -390,6 +388,10 @@ class EventLoop:
         else:
             self._report(conn, exc)
             conn._close(CloseReason.HANDLER_ERROR)
+
+    def _bad_frame(self, conn: Connection, reason: CloseReason) -> None:
+        logger.info("connection %s: %s under %r", conn, reason.name, conn._framing)
+        conn._close(reason)
 
     def _report(self, conn: Connection, exc: Exception) -> None:
         try:

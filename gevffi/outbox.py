@@ -8,16 +8,23 @@ of the turn too; any other large buffer might, and everything is sent before `ad
                      ^       ^       ^
     pieces   A 10    A 20   ~B 9000    C 34       token and end in the blob; or, for a large one,
     large                  [piece 2]              inverted token and size
+
+The replies to a run of frames are gathered in a list of their own and join the rest at once, when
+the run has ended or something else is to be sent.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from operator import iconcat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gevffi.arena import Arena
-from gevffi.sys.reactor import Reactor, hold
+from gevffi.sys.reactor import SEND_RUN, Reactor, hold
+
+if TYPE_CHECKING:
+    from gevffi.connection import Connection
 
 LARGE = 8192
 """Bytes from which a piece goes by pointer; smaller ones are copied into the blob."""
@@ -30,7 +37,7 @@ _FLUSH_AT = 1 << 20
 class Outbox:
     """The unsent pieces of a turn. Belongs to the loop's thread."""
 
-    __slots__ = ("_arena", "_large", "_reactor", "blob", "pieces")
+    __slots__ = ("_arena", "_large", "_of", "_reactor", "_replies", "blob", "pieces")
 
     def __init__(self, reactor: Reactor, arena: Arena) -> None:
         self._reactor = reactor
@@ -39,6 +46,43 @@ class Outbox:
         self.blob = bytearray()
         self.pieces: list[int] = []
         self._large: list[Any] = []
+        self._replies: list[Any] = []
+        self._of: Connection | None = None
+
+    def replies_of(self, conn: Connection) -> list[Any]:
+        """The list for the replies to a run of frames of `conn`, up to the next `commit`."""
+        self._of = conn
+        return self._replies
+
+    def commit(self) -> None:
+        """Queue the replies of the run.
+
+        Raises:
+            ValueError, TypeError: a reply cannot be sent; those before it are queued.
+        """
+        replies, conn = self._replies, self._of
+        if not replies or conn is None:
+            return
+        framing: Any = conn._framing
+        joined = None
+        with contextlib.suppress(TypeError):
+            sizes = list(map(len, replies))
+            most = max(sizes)
+            if most < LARGE and most <= framing.max_reply:
+                joined = b"".join(replies)
+        if joined is not None and len(joined) == sum(sizes):
+            replies.clear()
+            self.blob.extend(joined)
+            self.pieces.append(conn._token + SEND_RUN)
+            self.pieces.append(len(sizes))
+            self.pieces.extend(sizes)
+            if len(self.blob) > _FLUSH_AT:
+                self.flush()
+            return
+        one_by_one = replies.copy()
+        replies.clear()
+        for reply in one_by_one:
+            conn._send_packet(reply)
 
     def add(self, token: int, data: Any) -> None:
         """Send `data`, any bytes-like object, to the connection `token`.
@@ -46,6 +90,8 @@ class Outbox:
         Raises:
             TypeError: `data` is not bytes-like.
         """
+        if self._replies:
+            self.commit()
         try:
             if len(data) >= LARGE:
                 self.add_large(token, data)
@@ -87,6 +133,8 @@ class Outbox:
 
     def flush(self) -> None:
         """Send everything."""
+        if self._replies:
+            self.commit()
         if self.pieces:
             try:
                 self._reactor.send(self.pieces, self.blob, self._large)

@@ -42,6 +42,9 @@ class Protocol:
     Both methods run on the thread of the connection's loop.
     """
 
+    cuts_in_c = False
+    """Whether frames are cut in C by a declaration (`gevffi.framing`) instead of `unpacket`."""
+
     def unpacket(self, conn: Connection, buffer: ReadBuffer) -> tuple[Any, Any]:
         """Take the next message out of `buffer` (gev: UnPacket).
 
@@ -94,14 +97,16 @@ class Unpacker:
         if pending is None:
             buffer = ReadBuffer(data)
             self._cut(conn, buffer)
-            if buffer and conn.connected:
+            if conn._unpacker is not self:  # by `set_protocol`: the rest is for its successor
+                conn._loop._reactor.unread(conn._token, buffer.peek())
+            elif buffer and conn.connected:
                 ring = RingBuffer(capacity=len(buffer), limit=_NO_LIMIT)
                 ring.write(buffer.peek())
                 conn._pending_input = ring
         else:
             pending.write(data)
             self._cut(conn, pending)
-            if pending.is_empty:
+            if conn._pending_input is pending and pending.is_empty:
                 conn._drop_input()
 
     def _cut(self, conn: Connection, buffer: ReadBuffer) -> None:
@@ -125,11 +130,23 @@ class Unpacker:
             reply = on_message(conn, ctx, data)
             if reply is not None:
                 conn._send_packet(reply)
+            if conn._unpacker is not self:
+                return
 
 
 def receiver(handler: Handler, protocol: Protocol, frame_limit: int) -> Receive:
-    """What a loop calls with the bytes it has read for a connection."""
-    if type(protocol) is Raw:
-        receive: Receive = handler.on_message
-        return receive
-    return Unpacker(handler, protocol, frame_limit).receive
+    """What a loop calls with what it has read for a connection.
+
+    Raises:
+        ValueError: the handler has an `on_batch` and the protocol no batches.
+    """
+    if not protocol.cuts_in_c:
+        if handler.on_batch is not None:
+            raise ValueError(
+                f"{handler!r} has an on_batch, which needs a protocol that is cut in C "
+                f"(LengthPrefixed, Delimited, FixedSize), not {protocol!r}"
+            )
+        if type(protocol) is not Raw:
+            return Unpacker(handler, protocol, frame_limit).receive
+    receive: Receive = handler.on_message
+    return receive

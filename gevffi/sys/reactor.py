@@ -21,9 +21,11 @@ from typing import Any, NamedTuple
 
 from gevffi._ffi import ffi, lib
 from gevffi.sys.errors import check
+from gevffi.sys.framing import Description
 from gevffi.sys.memory import Pool, Region
 
 _ADDRESS_ROOM = 112
+_BYTES = ffi.typeof("uint8_t[]")
 _INT64S = ffi.typeof("int64_t[]")
 _ADDRESSES = ffi.typeof("uint8_t *[]")
 _NULL = ffi.NULL
@@ -33,7 +35,13 @@ hold = ffi.from_buffer
 lives, whose `len` is its size in bytes."""
 
 MORE: int = lib.GEV_MORE
-"""In what `Reactor.poll` returns: there is more than frames."""
+"""In what `Reactor.poll` returns: there is more than frames and runs."""
+RUNS: int = lib.GEV_RUNS
+"""In what `Reactor.poll` returns: there are runs."""
+FRAMES = RUNS - 1
+"""The part of what `Reactor.poll` returns that is the number of frames."""
+SEND_RUN: int = lib.GEV_SEND_RUN
+"""Added to a token in what `Reactor.send` is told: its pieces follow, as a count and sizes."""
 
 
 class Change(IntFlag):
@@ -43,6 +51,7 @@ class Change(IntFlag):
     HIGH_WATER = lib.GEV_CHANGE_HIGH_WATER
     DRAINED = lib.GEV_CHANGE_DRAINED
     SENT = lib.GEV_CHANGE_SENT
+    BAD_FRAME = lib.GEV_CHANGE_BAD_FRAME
     CLOSED = lib.GEV_CHANGE_CLOSED
 
 
@@ -90,14 +99,15 @@ class Reactor:
         self._pool = pool  # the C loop takes rings from it for as long as it lives
         loop = self._loop = ffi.gc(out[0], lib.gev_loop_close)
         turn = self._turn = lib.gev_loop_turn(loop)
-        frames = ffi.buffer(turn.frames, 3 * max_events * ffi.sizeof("int32_t"))
+        frames = ffi.buffer(turn.frames, 2 * 3 * max_events * ffi.sizeof("int32_t"))
         self._frames = memoryview(frames).cast("B").cast("i")
         self._changes = (turn.change_slot, turn.change_what, turn.change_reason)
         self._send = partial(lib.gev_loop_send, loop)
         self.poll: Callable[[int, int], int] = partial(lib.gev_loop_poll, loop)
         """`poll(start, timeout_ms)`: wait, accept, read into the arena from `start` on, flush.
 
-        Returns the number of frames, plus MORE when `more` has something to tell, or -errno.
+        Returns the number of frames, plus RUNS when there are `runs`, plus MORE when `more` or
+        `large` has something to tell, or -errno.
         Runs without the GIL. Results stay valid until the next call.
         """
 
@@ -105,19 +115,52 @@ class Reactor:
         """Close every connection at once and free the loop. Nothing may be called after it."""
         _open.discard(self)
         ffi.release(self._loop)
-        del self._region
+        del self._region, self._base
 
     # ---- a turn ---------------------------------------------------------------------------------
 
     def read_into(self, region: Region, offset: int, size: int) -> None:
         """Read into `size` bytes of `region`, from `offset` on; that is 0 in all results."""
         self._region = region
+        self._base = region.base + offset
         lib.gev_loop_arena(self._loop, region.base + offset, size)
 
     def frames(self, count: int) -> Iterable[tuple[int, int, int]]:
         """The turn's frames: slot, and where in the arena it starts and ends."""
         numbers = iter(self._frames[: 3 * count].tolist())
         return zip(numbers, numbers, numbers)  # noqa: B905 - strict would be checked for nothing
+
+    def runs(self) -> Iterable[tuple[int, int, int, int]]:
+        """The turn's runs: slot, first cut, last cut + 1, and where in the arena the read ends."""
+        turn = self._turn
+        numbers = iter(ffi.unpack(turn.runs, 4 * turn.run_count))
+        return zip(numbers, numbers, numbers, numbers)  # noqa: B905 - as in `frames`
+
+    def cuts(self) -> tuple[list[int], list[int]]:
+        """Where in the arena the frames of all runs start and end."""
+        turn = self._turn
+        return ffi.unpack(turn.starts, turn.cuts), ffi.unpack(turn.ends, turn.cuts)
+
+    def take_cuts(self) -> tuple[memoryview, memoryview]:
+        """The same as arrays of 32-bit integers, which are the caller's from now on."""
+        count = self._turn.cuts
+        offset = self._turn.ends - self._turn.starts
+        owner = ffi.gc(lib.gev_loop_take_cuts(self._loop), lib.gev_free_cuts)
+        numbers = memoryview(ffi.buffer(owner, 4 * (offset + count))).toreadonly().cast("i")
+        return numbers[:count], numbers[offset:]
+
+    def large(self) -> list[tuple[int, int, int, int]]:
+        """The turn's large frames: slot, where the payload starts, its size, and the frame's."""
+        turn = self._turn
+        return [
+            (frame.slot, frame.start, frame.size, frame.total)
+            for frame in ffi.unpack(turn.large, turn.large_count)
+        ]
+
+    def take_large(self, token: int, total: int) -> Region | None:
+        """The memory of a large frame of this turn; None if it is not to be had any more."""
+        ring = lib.gev_conn_take_large(self._loop, token, total)
+        return Region(self._pool, ring) if ring else None
 
     def used(self) -> int:
         """How far the turn has filled the arena."""
@@ -161,14 +204,15 @@ class Reactor:
         """Send what was gathered; without the GIL. See `gev_loop_send`.
 
         Args:
-            pieces: two numbers for one piece after the other; at least one piece.
+            pieces: the numbers that tell of the pieces; at least one piece.
             blob: the small pieces.
             large: the large ones, as `hold` gave them.
         """
         result = self._send(
-            len(pieces) // 2,
+            len(pieces),
             hold(_INT64S, array("q", pieces)),
             hold(blob),
+            len(blob),
             ffi.new(_ADDRESSES, large) if large else _NULL,
         )
         if result < 0:
@@ -192,6 +236,10 @@ class Reactor:
         """Take over a connected, non-blocking socket; returns its token."""
         return check(lib.gev_loop_adopt(self._loop, fd), "epoll_ctl")
 
+    def framing(self, description: Description) -> int:
+        """The number of a framing, for `frame`; the same for equal ones."""
+        return check(lib.gev_loop_framing(self._loop, description), "gev_loop_framing")
+
     # A connection may be gone in C before Python has heard of it, so none of these raises then.
 
     def close_connection(self, token: int, reason: int) -> bool:
@@ -212,6 +260,18 @@ class Reactor:
     def set_reading(self, token: int, on: bool) -> None:
         """Read from the connection, or leave its bytes with the kernel."""
         lib.gev_conn_read(self._loop, token, on)
+
+    def frame(self, token: int, framing: int) -> None:
+        """Cut the connection's input by this framing from now on; 0: not at all."""
+        lib.gev_conn_frame(self._loop, token, framing)
+
+    def unread(self, token: int, data: memoryview) -> None:
+        """Have these bytes, which were read before, cut again."""
+        lib.gev_conn_unread(self._loop, token, hold(_BYTES, data), data.nbytes)
+
+    def unread_arena(self, token: int, start: int, end: int) -> None:
+        """The same with what this turn read into that part of the arena."""
+        lib.gev_conn_unread(self._loop, token, self._base + start, end - start)
 
     def shutdown_write(self, token: int) -> None:
         """End our side of the connection once what waits is sent."""

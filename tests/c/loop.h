@@ -216,7 +216,7 @@ static inline int send_bytes(fixture *f, int64_t token, const void *data, size_t
 {
     const int64_t piece[] = {~token, (int64_t)size};
     const uint8_t *const large[] = {data};
-    return gev_loop_send(f->loop, 1, piece, NULL, large);
+    return gev_loop_send(f->loop, 2, piece, NULL, 0, large);
 }
 
 static inline void peer_writes(int peer, const void *data, size_t size)

@@ -59,7 +59,7 @@ static void pieces_keep_their_order_however_they_are_mixed(void)
     middle[0] = last[0] = ~tokens[1];
     middle[1] = last[1] = LARGE;
     sizes[1] += 2 * LARGE;
-    CHECK_EQUAL(gev_loop_send(f.loop, PIECES + 2, pieces, blob, larges), CONNS);
+    CHECK_EQUAL(gev_loop_send(f.loop, 2 * (PIECES + 2), pieces, blob, end, larges), CONNS);
     for (int i = 0; i < CONNS; i++) {
         CHECK_EQUAL(gev_conn_queued(f.loop, tokens[i]), sizes[i]);
         peer_reads(peers[i], expected[i], sizes[i]);
@@ -86,7 +86,7 @@ static void a_long_chain_of_pieces_is_kept_in_order(void)
     const uint8_t *const large[] = {data};
     pieces[4 * PIECES] = ~dropped;
     pieces[4 * PIECES + 1] = SIZE;
-    CHECK_EQUAL(gev_loop_send(f.loop, 2 * PIECES + 1, pieces, data, large), 1);
+    CHECK_EQUAL(gev_loop_send(f.loop, 4 * PIECES + 2, pieces, data, 2 * PIECES * SIZE, large), 1);
     CHECK(gev_conn_pending(f.loop, token) > 0);
     for (size_t i = 0; i < PIECES; i++) {
         if (gev_conn_pending(f.loop, token))
@@ -105,8 +105,8 @@ static void nothing_to_send_is_fine(void)
     fixture f = open_loop();
     int peer;
     int64_t token = unix_pair(&f, &peer), piece[] = {token, 0};
-    CHECK_EQUAL(gev_loop_send(f.loop, 0, NULL, NULL, NULL), 0);
-    CHECK_EQUAL(gev_loop_send(f.loop, 1, piece, (const uint8_t *)"", NULL), 1);
+    CHECK_EQUAL(gev_loop_send(f.loop, 0, NULL, NULL, 0, NULL), 0);
+    CHECK_EQUAL(gev_loop_send(f.loop, 2, piece, (const uint8_t *)"", 0, NULL), 1);
     CHECK_EQUAL(send_bytes(&f, token, "", 0), 1);
     CHECK_EQUAL(gev_conn_queued(f.loop, token), 0);
     close(peer);

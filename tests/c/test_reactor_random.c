@@ -138,7 +138,7 @@ static void send_to_many(void)
             pieces[2 * i + 1] = (int64_t)size;
         }
     }
-    CHECK(gev_loop_send(f.loop, count, pieces, blob, addresses) >= 0);
+    CHECK(gev_loop_send(f.loop, 2 * count, pieces, blob, end, addresses) >= 0);
 }
 
 static void do_to_one(model *m)

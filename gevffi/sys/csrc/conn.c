@@ -64,13 +64,17 @@ static int grow(gev_loop *loop)
     gev_conn *conns = realloc(loop->conns, (size_t)capacity * sizeof *conns);
     if (!conns)
         return -ENOMEM;
+    loop->conns = conns;
+    int32_t *again = realloc(loop->again, (size_t)capacity * sizeof *again);
+    if (!again)
+        return -ENOMEM;
+    loop->again = again;
     memset(conns + loop->capacity, 0, (size_t)(capacity - loop->capacity) * sizeof *conns);
     for (int32_t slot = capacity - 1; slot >= loop->capacity; slot--) {
         conns[slot].fd = -1;
         conns[slot].next = loop->free_slot;
         loop->free_slot = slot;
     }
-    loop->conns = conns;
     loop->capacity = capacity;
     return 0;
 }
@@ -102,13 +106,16 @@ int gev_conn_open(gev_loop *loop, int fd, gev_conn **result)
 
 bool gev_conn_reads(const gev_conn *conn)
 {
-    return !(conn->state & (CONN_PAUSED | CONN_CHOKED | CONN_EOF | CONN_DRAINING | CONN_CLOSED));
+    return !(conn->state
+             & (CONN_PAUSED | CONN_CHOKED | CONN_EOF | CONN_DRAINING | CONN_CLOSED | CONN_BAD));
 }
 
 void gev_conn_watch(gev_loop *loop, gev_conn *conn)
 {
     if (conn->state & CONN_CLOSED)
         return;
+    if ((conn->state & (CONN_AGAIN | CONN_LISTED)) == CONN_AGAIN && gev_conn_reads(conn))
+        gev_input_list(loop, conn);
     int wanted = (gev_conn_reads(conn) || conn->state & CONN_LINGERING) ? GEV_READ : 0;
     if (conn->out_size)
         wanted |= GEV_WRITE;
@@ -199,7 +206,10 @@ void gev_conn_close_now(gev_loop *loop, gev_conn *conn, int reason)
     close(conn->fd);
     conn->fd = -1;
     gev_output_drop(conn);
+    gev_input_drop(conn);
     gev_idle_remove(loop, conn);
+    if (conn->state & CONN_LISTED)
+        gev_input_unlist(loop, conn);
     /* A close under way has its reason; but EOF claims that all was sent. */
     if (!(conn->state & CONN_DRAINING) || conn->reason == GEV_REASON_EOF)
         conn->reason = (uint8_t)reason;
@@ -258,6 +268,7 @@ int gev_conn_finish(gev_loop *loop, gev_conn *conn, int reason)
     if (!(conn->state & CONN_DRAINING)) {
         conn->reason = (uint8_t)reason;
         conn->state |= CONN_DRAINING;
+        gev_input_drop(conn);
         if (conn->out_size)
             gev_conn_watch(loop, conn);
         else

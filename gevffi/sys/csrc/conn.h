@@ -1,6 +1,8 @@
 /* conn.h: what the files of the loop share: a connection, the table of them, the loop itself.
  *
- *   reactor.c   waits, accepts, reads          (calls conn, output, idle)
+ *   reactor.c   waits, accepts                 (calls conn, input, output, idle)
+ *   input.c     reads and cuts                 (calls conn, kept, framing)
+ *   kept.c      keeps what is unfinished       (calls conn and the pool)
  *   output.c    sends, keeps what waits        (calls conn)
  *   idle.c      finds who has been silent      (calls conn)
  *   conn.c      slots, interest, closing       (calls the poller and the pool)
@@ -27,7 +29,10 @@ enum {
     CONN_UNWATCHED = 256,    /* taken out of the poller: it hung up and nobody reads */
     CONN_CLOSED = 512,       /* the descriptor is gone; the slot waits until Python was told */
     CONN_CHANGED = 1024,     /* it is in the list of changed slots */
-    CONN_ACKING = 2048       /* with LINGERING: until the peer has acknowledged everything */
+    CONN_ACKING = 2048,      /* with LINGERING: until the peer has acknowledged everything */
+    CONN_AGAIN = 4096,       /* kept input is to be cut before anything more is read */
+    CONN_LISTED = 8192,      /* it is in gev_loop.again */
+    CONN_BAD = 16384         /* its input broke the framing: no more of it */
 };
 
 typedef struct gev_conn {
@@ -49,6 +54,12 @@ typedef struct gev_conn {
     uint64_t queued;         /* bytes ever given to send */
     uint64_t sent;           /* bytes of them that the kernel has taken; the rest waits or is lost */
     uint64_t notify_at;      /* 0: nobody asked */
+    gev_ring *in;            /* kept input; NULL when there is none */
+    uint32_t in_start;
+    uint32_t in_size;
+    uint32_t in_scanned;     /* of it, searched without a find */
+    uint32_t in_need;        /* bytes of the frame it begins with; 0: not known */
+    uint16_t framing;        /* 1 + index into gev_loop.framings; 0: none, reads are frames */
     int32_t first_piece;     /* chain through gev_loop.chain during one gev_loop_send */
     int32_t last_piece;
 } gev_conn;
@@ -64,6 +75,9 @@ typedef struct gev_link {    /* a piece during gev_loop_send */
     int32_t next;            /* piece of the same connection, -1 at the end */
 } gev_link;
 
+/* Room in the arena that is worth another read. */
+enum { GEV_MIN_READ = 65536 };
+
 enum { IDLE_BUCKETS = 1024, IDLE_STEP_MS = 50 };
 
 struct gev_loop {
@@ -74,6 +88,12 @@ struct gev_loop {
     uint32_t arena_size;
 
     int32_t frames;          /* of this turn */
+    size_t cut_room;         /* of gev_turn.starts and ends */
+
+    gev_framing *framings;
+    int32_t framing_count;
+    int32_t *again;          /* slots whose kept input is to be cut; room for all */
+    int32_t again_count;
 
     gev_conn *conns;         /* the table; a slot is an index into it */
     int32_t capacity;
@@ -93,7 +113,11 @@ struct gev_loop {
     gev_link *chain;         /* the pieces of a gev_loop_send */
     int32_t *senders;        /* slots that have pieces, in order */
     int32_t sender_count;
-    int32_t chain_room;
+    int32_t chain_count;
+    size_t chain_room;
+    uint8_t *dressed;        /* small pieces with what their framing adds, and that of large ones */
+    size_t dressed_size;
+    size_t dressed_room;
 
     int32_t idle_heads[IDLE_BUCKETS];
     int64_t idle_tick;       /* buckets before this one have been looked at */
@@ -121,6 +145,25 @@ int gev_conn_finish(gev_loop *loop, gev_conn *conn, int reason);
 void gev_conn_report_changes(gev_loop *loop);
 void gev_conn_release_told(gev_loop *loop);
 int gev_reason_of(int error);
+
+/* input.c */
+ssize_t gev_receive(int fd, uint8_t *into, size_t room);
+void gev_input_read(gev_loop *loop, gev_conn *conn);
+/* Cuts what is kept of those in gev_loop.again. */
+void gev_input_again(gev_loop *loop);
+
+/* kept.c */
+enum { GEV_KEPT_IN_ARENA = 32768 };   /* kept bytes up to this are put in front of the next read */
+void gev_input_drop(gev_conn *conn);
+/* Keeps these bytes, which are not in the ring, instead of what was kept: the beginning of a frame
+ * that needs `need` bytes, if that is known. */
+int gev_input_keep(gev_loop *loop, gev_conn *conn, const uint8_t *data, size_t size, size_t need);
+/* Sees to it that there is room behind what is kept. */
+int gev_input_grow(gev_loop *loop, gev_conn *conn);
+/* Has what is kept cut again. */
+void gev_input_mark(gev_loop *loop, gev_conn *conn);
+void gev_input_list(gev_loop *loop, gev_conn *conn);
+void gev_input_unlist(gev_loop *loop, gev_conn *conn);
 
 /* output.c */
 void gev_output_flush(gev_loop *loop, gev_conn *conn);

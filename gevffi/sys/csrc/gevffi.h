@@ -9,7 +9,8 @@
  *   poller_epoll.c  epoll itself, and the poller that the reactor and gevffi.sys.Poller share
  *   pool.c ring.c   mirrored memory
  *   find.c          searching it
- *   conn.c output.c idle.c reactor.c   the loop
+ *   framing.c       cutting frames and dressing what is sent
+ *   conn.c input.c kept.c output.c idle.c reactor.c   the loop
  */
 #ifndef GEVFFI_H
 #define GEVFFI_H
@@ -116,7 +117,31 @@ void gev_pool_lock(gev_pool *pool);
 void gev_pool_unlock(gev_pool *pool);
 void gev_pool_drop(gev_pool *pool);
 
-/* ---- the loop (reactor.c, conn.c, output.c, idle.c) -------------------------------------- */
+/* ---- framing (framing.c) ------------------------------------------------------------------ */
+
+enum { GEV_LENGTH_PREFIXED = 1, GEV_DELIMITED, GEV_FIXED_SIZE };
+
+/* How a protocol's frames are told apart; what a kind does not use is 0. Compared byte by byte. */
+typedef struct gev_framing {
+    int32_t kind;
+    int32_t one_at_a_time;       /* one frame a turn: the next is cut when this one was handled */
+    int32_t dress;               /* what is sent gets its length or delimiter here */
+    uint32_t max_size;           /* bytes of a body, or before a delimiter */
+    uint32_t size;               /* GEV_FIXED_SIZE: bytes of every frame */
+    uint32_t width;              /* GEV_LENGTH_PREFIXED: bytes of the length, 1 to 8, */
+    int32_t little;              /* the least significant one first, */
+    uint32_t offset;             /* after so many bytes; */
+    int32_t adjustment;          /* added to it, it counts the bytes behind itself; */
+    uint32_t strip;              /* bytes of the frame that are not payload */
+    uint32_t delimiter_size;     /* GEV_DELIMITED: 1 to 16 */
+    int32_t keep;                /* the delimiter is payload */
+    uint8_t delimiter[16];
+} gev_framing;
+
+/* -EINVAL: a description that cannot be meant. */
+int gev_framing_check(const gev_framing *framing);
+
+/* ---- the loop (reactor.c, conn.c, input.c, kept.c, output.c, idle.c) ---------------------- */
 
 typedef struct gev_loop gev_loop;
 
@@ -142,10 +167,19 @@ enum {
     GEV_CHANGE_HIGH_WATER = 2,
     GEV_CHANGE_DRAINED = 4,      /* under half of the high water again */
     GEV_CHANGE_SENT = 8,         /* the position of gev_conn_notify was reached */
+    GEV_CHANGE_BAD_FRAME = 32,   /* its input broke the framing, by change_reason: to be closed */
     GEV_CHANGE_CLOSED = 16       /* the last thing that is ever said of a connection */
 };
 
-/* What one gev_loop_poll found. The arrays have room for max_events entries. */
+/* A frame that was read in a ring of its own; see gev_conn_take_large. */
+typedef struct gev_large {
+    int32_t slot;
+    uint32_t start;              /* of the payload in the ring */
+    uint32_t size;
+    uint32_t total;              /* bytes of the whole frame */
+} gev_large;
+
+/* What one gev_loop_poll found. */
 typedef struct gev_turn {
     int32_t changes;
     int32_t accepted;
@@ -153,9 +187,17 @@ typedef struct gev_turn {
     int32_t accept_listener;     /* which one */
     uint32_t used;               /* the arena is filled up to here */
     int32_t *frames;             /* three numbers each: slot, and arena[start:end] */
+    int32_t run_count;
+    int32_t *runs;               /* four each: slot, first and last + 1 of its cuts, and where
+                                    in the arena the bytes end that were read */
+    int32_t cuts;
+    int32_t *starts;             /* of each payload in the arena */
+    int32_t *ends;
+    int32_t large_count;
+    gev_large *large;
     int32_t *change_slot;
     int32_t *change_what;
-    int32_t *change_reason;      /* with GEV_CHANGE_CLOSED */
+    int32_t *change_reason;      /* with GEV_CHANGE_CLOSED and GEV_CHANGE_BAD_FRAME */
     int32_t *accepted_fd;
     int32_t *accepted_listener;
     uint32_t *accepted_size;     /* length of the peer's address, at most 112 */
@@ -169,13 +211,14 @@ void gev_loop_close(gev_loop *loop);
 gev_turn *gev_loop_turn(gev_loop *loop);
 /* Where to read into from now on. */
 void gev_loop_arena(gev_loop *loop, uint8_t *base, uint32_t size);
-/* Added to what gev_loop_poll returns when its turn has more than frames. */
-enum { GEV_MORE = 1 << 24 };
+/* Added to what gev_loop_poll returns when its turn has runs, and more than frames and runs. */
+enum { GEV_RUNS = 1 << 23, GEV_MORE = 1 << 24 };
 
 /* One turn: waits (timeout_ms < 0: for ever), accepts, reads into arena[start:], flushes.
  * -EINVAL: there are less than 64 KiB from `start` on, or the arena has more than 2 GiB.
- * Returns the number of frames, plus GEV_MORE if there are changes, accepted connections or an
- * accept_error. What it reports stays valid until the next call. */
+ * Returns the number of frames, plus GEV_RUNS if there are runs, plus GEV_MORE if there are
+ * changes, accepted connections, an accept_error or large frames. What it reports stays valid until
+ * the next call. */
 int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms);
 /* From any thread: ends the wait under way, or the next one. */
 int gev_loop_wake(gev_loop *loop);
@@ -195,12 +238,34 @@ int gev_loop_resume_accept(gev_loop *loop, int listener);
  * After an error the descriptor is still the caller's. */
 int64_t gev_loop_adopt(gev_loop *loop, int fd);
 
-/* Sends `count` pieces, in order. Each is a pair of numbers: `token, end` for blob[previous end:end],
- * or `~token, size` for that many bytes at the next address in `large`. The pieces of one
- * connection leave together. What the kernel does not take is copied. Pieces for connections that
- * are gone are dropped. */
-int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *pieces, const uint8_t *blob,
-                  const uint8_t *const *large);
+/* The number of a framing, for gev_conn_frame; the same for equal ones. -EINVAL, -ENOMEM, or
+ * -ENOSPC when there are 65535. */
+int gev_loop_framing(gev_loop *loop, const gev_framing *framing);
+/* From now on the connection's input is cut by this framing (0: not at all), and what is sent is
+ * dressed by it. Input that is kept is cut anew. */
+int gev_conn_frame(gev_loop *loop, int64_t token, int framing);
+/* Replaces the kept input by these bytes, which were read before; they are cut in the next turn, or
+ * when reading is resumed. */
+int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t size);
+/* Takes over the ring of a large frame of this turn; NULL if the connection must not be read any
+ * more. A frame that is not taken is told again. */
+gev_ring *gev_conn_take_large(gev_loop *loop, int64_t token, uint32_t total);
+/* Takes over the memory of gev_turn.starts and ends: to be given to free. */
+int32_t *gev_loop_take_cuts(gev_loop *loop);
+void gev_free_cuts(int32_t *cuts);
+
+/* Added to a token in what gev_loop_send is told. */
+#define GEV_SEND_RUN 0x4000000000000000
+
+/* Sends pieces, in order, as `count` numbers tell:
+ *   token, end                        the next bytes of the blob, up to `end`
+ *   token + GEV_SEND_RUN, n, n sizes  the next n pieces of the blob
+ *   ~token, size                      that many bytes at the next address in `large`
+ * The pieces of one connection leave together. What the kernel does not take is copied. Pieces for
+ * connections that are gone are dropped. Returns how many connections there were. -EINVAL: the blob
+ * is not as large as that. */
+int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *numbers, const uint8_t *blob,
+                  size_t blob_size, const uint8_t *const *large);
 
 /* All of these give -ENOTCONN for a connection that has closed. */
 /* Stops reading, sends what waits, then closes. 1: it is closed already. 0: later. */

@@ -7,6 +7,8 @@
  *   pieces    A0  B0  A1  C0  A2  B1            senders  A  B  C
  *   chain      2   5   4  -1  -1  -1            A: first 0, last 4; B: first 1, last 5; ...
  *
+ * A connection with a framing gets a header or delimiter to each piece on the way.
+ *
  * Neighbours in the blob go out as one iovec entry. What the kernel does not take waits in a ring
  * from the pool, where a write event finds it; while anything waits, later pieces queue behind it.
  *
@@ -16,6 +18,7 @@
  * sendmsg(2) rather than writev(2): it is the same call with MSG_NOSIGNAL.
  */
 #include "conn.h"
+#include "framing.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -172,17 +175,12 @@ static bool gather(sender *s, const uint8_t *base, size_t size)
     return true;
 }
 
-/* Links piece i to the ones before it of the same connection. */
-static void link_piece(gev_loop *loop, int32_t i, int64_t token, const uint8_t *base, size_t size)
+/* ---- the pieces of a turn ------------------------------------------------------------------ */
+
+static void link_piece(gev_loop *loop, gev_conn *conn, const uint8_t *base, size_t size)
 {
-    gev_conn *conn = gev_conn_at(loop, token);
+    int32_t i = loop->chain_count++;
     loop->chain[i] = (gev_link){.base = base, .size = size, .next = -1};
-    if (!conn)
-        return;
-    if (conn->state & (CONN_DRAINING | CONN_BROKEN | CONN_HALF_CLOSING)) {
-        conn->queued += size; /* never to be reached by `sent` */
-        return;
-    }
     if (conn->first_piece < 0) {
         conn->first_piece = i;
         loop->senders[loop->sender_count++] = (int32_t)(conn - loop->conns);
@@ -192,40 +190,100 @@ static void link_piece(gev_loop *loop, int32_t i, int64_t token, const uint8_t *
     conn->last_piece = i;
 }
 
-static int room_for(gev_loop *loop, int32_t count)
+/* A piece, dressed as the connection's framing has it. A small one is copied behind its header, so
+ * that the frames of a connection lie in one row; a large one goes by pointer between the two. */
+static void add_piece(gev_loop *loop, gev_conn *conn, const uint8_t *base, size_t size, bool small)
 {
-    if (count <= loop->chain_room)
-        return 0;
-    gev_link *chain = realloc(loop->chain, (size_t)count * sizeof *chain);
-    if (!chain)
-        return -ENOMEM;
-    loop->chain = chain;
-    int32_t *senders = realloc(loop->senders, (size_t)count * sizeof *senders);
-    if (!senders)
-        return -ENOMEM;
-    loop->senders = senders;
-    loop->chain_room = count;
+    if (!conn)
+        return;
+    if (conn->state & (CONN_DRAINING | CONN_BROKEN | CONN_HALF_CLOSING)) {
+        conn->queued += size; /* never to be reached by `sent` */
+        return;
+    }
+    const gev_framing *framing = conn->framing ? &loop->framings[conn->framing - 1] : NULL;
+    if (!framing || !framing->dress) {
+        link_piece(loop, conn, base, size);
+        return;
+    }
+    uint8_t *out = loop->dressed + loop->dressed_size;
+    size_t header = gev_framing_header(framing, size, out);
+    size_t copied = small ? size : 0;
+    memcpy(out + header, base, copied);
+    size_t trailer = gev_framing_trailer(framing, out + header + copied);
+    loop->dressed_size += header + copied + trailer;
+    if (small) {
+        link_piece(loop, conn, out, header + size + trailer);
+    } else {
+        link_piece(loop, conn, out, header);
+        link_piece(loop, conn, base, size);
+        link_piece(loop, conn, out + header, trailer);
+    }
+}
+
+/* Room for the pieces that `count` numbers tell of, none of which is told by less than one. */
+static int room_for(gev_loop *loop, int32_t count, size_t blob_size)
+{
+    size_t links = 3 * (size_t)count;
+    size_t dressed = loop->framing_count ? blob_size + GEV_DRESS_ROOM * (size_t)count : 0;
+    if (links > loop->chain_room) {
+        gev_link *chain = realloc(loop->chain, links * sizeof *chain);
+        if (!chain)
+            return -ENOMEM;
+        loop->chain = chain;
+        int32_t *senders = realloc(loop->senders, links * sizeof *senders);
+        if (!senders)
+            return -ENOMEM;
+        loop->senders = senders;
+        loop->chain_room = links;
+    }
+    if (dressed > loop->dressed_room) {
+        uint8_t *more = realloc(loop->dressed, dressed);
+        if (!more)
+            return -ENOMEM;
+        loop->dressed = more;
+        loop->dressed_room = dressed;
+    }
     return 0;
 }
 
-int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *pieces, const uint8_t *blob,
-                  const uint8_t *const *large)
+/* The numbers are Python's; -EINVAL if they ask for more of the blob than there is. */
+static int link_pieces(gev_loop *loop, int32_t count, const int64_t *numbers, const uint8_t *blob,
+                       size_t blob_size, const uint8_t *const *large)
 {
-    int error = room_for(loop, count);
+    size_t at = 0;
+    for (int32_t i = 0; i + 1 < count; i += 2) {
+        int64_t token = numbers[i], number = numbers[i + 1];
+        if (token < 0) {
+            add_piece(loop, gev_conn_at(loop, ~token), *large++, (size_t)number, false);
+        } else if (token & GEV_SEND_RUN) {
+            gev_conn *conn = gev_conn_at(loop, token & ~GEV_SEND_RUN);
+            for (; number > 0 && i + 2 < count; number--, i++) {
+                size_t size = (size_t)numbers[i + 2];
+                if (size > blob_size - at)
+                    return -EINVAL;
+                add_piece(loop, conn, blob + at, size, true);
+                at += size;
+            }
+        } else {
+            if (number < (int64_t)at || (size_t)number > blob_size)
+                return -EINVAL;
+            add_piece(loop, gev_conn_at(loop, token), blob + at, (size_t)number - at, true);
+            at = (size_t)number;
+        }
+    }
+    return 0;
+}
+
+int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *numbers, const uint8_t *blob,
+                  size_t blob_size, const uint8_t *const *large)
+{
+    int error = room_for(loop, count, blob_size);
     if (error)
         return error;
     loop->now = gev_now_ms(); /* callbacks may have taken long since the turn read it */
-    loop->sender_count = 0;
-    int64_t start = 0;
-    for (int32_t i = 0; i < count; i++) {
-        int64_t token = pieces[2 * i], number = pieces[2 * i + 1];
-        if (token < 0) {
-            link_piece(loop, i, ~token, *large++, (size_t)number);
-        } else {
-            link_piece(loop, i, token, blob + start, (size_t)(number - start));
-            start = number;
-        }
-    }
+    loop->sender_count = loop->chain_count = 0;
+    loop->dressed_size = 0;
+    error = link_pieces(loop, count, numbers, blob, blob_size, large);
     sender s = {.loop = loop};
     for (int32_t i = 0; i < loop->sender_count; i++) {
         s.conn = &loop->conns[loop->senders[i]];
@@ -239,7 +297,7 @@ int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *pieces, const ui
         if (open && s.count)
             put(&s);
     }
-    return loop->sender_count;
+    return error ? error : loop->sender_count;
 }
 
 void gev_output_flush(gev_loop *loop, gev_conn *conn)

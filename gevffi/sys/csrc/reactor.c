@@ -24,8 +24,6 @@
 #include <unistd.h>
 
 enum {
-    ARENA_ALIGN = 64,
-    MIN_READ = 65536,        /* room in the arena that is worth another read */
     ACCEPT_ROOM = 128,       /* accepted in one turn */
     ADDRESS_ROOM = 112,      /* bytes of a peer's address: sockaddr_un, the longest, has 110 */
     LISTENER_BIT = 62,       /* of a token: it names a listener, not a connection */
@@ -39,7 +37,10 @@ static const uint64_t WATCHED = (uint64_t)1 << WATCHED_BIT;
 
 static int turn_open(gev_turn *turn, size_t room)
 {
-    turn->frames = calloc(room, 3 * sizeof *turn->frames);
+    /* A turn serves up to max_events events, and as many connections with kept input. */
+    turn->frames = calloc(2 * room, 3 * sizeof *turn->frames);
+    turn->runs = calloc(2 * room, 4 * sizeof *turn->runs);
+    turn->large = calloc(2 * room, sizeof *turn->large);
     turn->change_slot = calloc(room, sizeof *turn->change_slot);
     turn->change_what = calloc(room, sizeof *turn->change_what);
     turn->change_reason = calloc(room, sizeof *turn->change_reason);
@@ -47,7 +48,8 @@ static int turn_open(gev_turn *turn, size_t room)
     turn->accepted_listener = calloc(ACCEPT_ROOM, sizeof *turn->accepted_listener);
     turn->accepted_size = calloc(ACCEPT_ROOM, sizeof *turn->accepted_size);
     turn->accepted_address = calloc(ACCEPT_ROOM, ADDRESS_ROOM);
-    return turn->frames && turn->change_slot && turn->change_what && turn->change_reason
+    return turn->frames && turn->runs && turn->large && turn->change_slot && turn->change_what
+                   && turn->change_reason
                    && turn->accepted_fd && turn->accepted_listener && turn->accepted_size
                    && turn->accepted_address
                ? 0
@@ -57,6 +59,9 @@ static int turn_open(gev_turn *turn, size_t room)
 static void turn_close(gev_turn *turn)
 {
     free(turn->frames);
+    free(turn->runs);
+    free(turn->large);
+    free(turn->starts);
     free(turn->change_slot);
     free(turn->change_what);
     free(turn->change_reason);
@@ -100,9 +105,12 @@ void gev_loop_close(gev_loop *loop)
     gev_poller_close(loop->poller);
     turn_close(&loop->turn);
     free(loop->conns);
+    free(loop->again);
+    free(loop->framings);
     free(loop->listeners);
     free(loop->chain);
     free(loop->senders);
+    free(loop->dressed);
     free(loop);
 }
 
@@ -139,7 +147,7 @@ int64_t gev_loop_adopt(gev_loop *loop, int fd)
     return error ? error : gev_conn_token(loop, conn);
 }
 
-/* ---- listeners ------------------------------------------------------------------------------- */
+/* ---- listeners ------------------------------------------------------------------------------ */
 
 int gev_loop_listen(gev_loop *loop, int fd)
 {
@@ -218,59 +226,14 @@ static void accept_some(gev_loop *loop, int number)
     }
 }
 
-/* ---- connections ------------------------------------------------------------------------------- */
-
-static ssize_t receive(int fd, uint8_t *into, size_t room)
-{
-    ssize_t got;
-    do {
-        got = recv(fd, into, room, 0);
-    } while (got < 0 && errno == EINTR);
-    return got < 0 ? -errno : got;
-}
-
-static void ended(gev_loop *loop, gev_conn *conn)
-{
-    if (conn->state & CONN_BROKEN) {
-        gev_conn_close_now(loop, conn, GEV_REASON_RESET);
-    } else if (conn->state & CONN_WRITE_SHUT) {
-        gev_conn_close_now(loop, conn, GEV_REASON_EOF);
-    } else {
-        conn->state |= CONN_EOF;
-        gev_conn_changed(loop, conn, GEV_CHANGE_EOF);
-        gev_conn_watch(loop, conn);
-    }
-}
-
-static void read_frame(gev_loop *loop, gev_conn *conn)
-{
-    gev_turn *turn = &loop->turn;
-    size_t room = loop->arena_size - turn->used;
-    if (room > loop->limits.read_budget)
-        room = loop->limits.read_budget;
-    ssize_t got = receive(conn->fd, loop->arena + turn->used, room);
-    if (got > 0) {
-        conn->active = loop->now;
-        int32_t *frame = turn->frames + 3 * (size_t)loop->frames++;
-        frame[0] = (int32_t)(conn - loop->conns);
-        frame[1] = (int32_t)turn->used;
-        frame[2] = (int32_t)(turn->used + (uint32_t)got);
-        turn->used += ((uint32_t)got + ARENA_ALIGN - 1) & ~(uint32_t)(ARENA_ALIGN - 1);
-        if (turn->used > loop->arena_size)
-            turn->used = loop->arena_size;
-    } else if (got == 0) {
-        ended(loop, conn);
-    } else if (got != -EAGAIN) {
-        gev_conn_close_now(loop, conn, gev_reason_of((int)-got));
-    }
-}
+/* ---- connections ---------------------------------------------------------------------------- */
 
 /* Reads and forgets, until the peer has ended. */
 static void linger(gev_loop *loop, gev_conn *conn)
 {
     uint8_t scratch[16384];
     for (size_t seen = 0; seen < loop->limits.read_budget; seen += sizeof scratch) {
-        ssize_t got = receive(conn->fd, scratch, sizeof scratch);
+        ssize_t got = gev_receive(conn->fd, scratch, sizeof scratch);
         if (got == -EAGAIN)
             return;
         if (got <= 0) {
@@ -316,7 +279,7 @@ static void serve(gev_loop *loop, const gev_event *event)
     if (conn->state & CONN_LINGERING)
         linger(loop, conn);
     else if (gev_conn_reads(conn))
-        read_frame(loop, conn);
+        gev_input_read(loop, conn);
     else if (event->ready & (GEV_HANGUP | GEV_ERROR))
         hung_up(loop, conn, event->ready);
 }
@@ -326,14 +289,15 @@ static void serve(gev_loop *loop, const gev_event *event)
 int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
 {
     gev_turn *turn = &loop->turn;
-    if (start > loop->arena_size || loop->arena_size - start < MIN_READ
+    if (start > loop->arena_size || loop->arena_size - start < GEV_MIN_READ
             || loop->arena_size > INT32_MAX)
         return -EINVAL;
     gev_conn_release_told(loop);
     loop->frames = turn->changes = turn->accepted = turn->accept_error = 0;
+    turn->run_count = turn->cuts = turn->large_count = 0;
     turn->used = start;
     if (loop->served == loop->ready) {
-        if (loop->first_changed >= 0)
+        if (loop->first_changed >= 0 || loop->again_count)
             timeout_ms = 0;
         timeout_ms = gev_idle_timeout(loop, timeout_ms);
         int ready = gev_poller_wait(loop->poller, timeout_ms);
@@ -343,10 +307,12 @@ int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
         loop->ready = ready < 0 ? 0 : ready;
     }
     loop->now = gev_now_ms();
-    while (loop->served < loop->ready && loop->arena_size - turn->used >= MIN_READ)
+    if (loop->again_count)
+        gev_input_again(loop);
+    while (loop->served < loop->ready && loop->arena_size - turn->used >= GEV_MIN_READ)
         serve(loop, &loop->events[loop->served++]);
     gev_idle_expire(loop);
     gev_conn_report_changes(loop);
-    bool more = turn->changes || turn->accepted || turn->accept_error;
-    return loop->frames + (more ? GEV_MORE : 0);
+    bool more = turn->changes || turn->accepted || turn->accept_error || turn->large_count;
+    return loop->frames + (more ? GEV_MORE : 0) + (turn->run_count ? GEV_RUNS : 0);
 }

@@ -1,0 +1,26 @@
+"""Descriptions of framings, as C wants them."""
+
+from __future__ import annotations
+
+from typing import Any, NewType
+
+from gevffi._ffi import ffi, lib
+from gevffi.sys.errors import check
+
+Description = NewType("Description", object)
+"""A `gev_framing *`."""
+
+LENGTH_PREFIXED: int = lib.GEV_LENGTH_PREFIXED
+DELIMITED: int = lib.GEV_DELIMITED
+FIXED_SIZE: int = lib.GEV_FIXED_SIZE
+
+
+def describe(**fields: Any) -> Description:
+    """Return the description with these fields, the rest 0; see `gev_framing`.
+
+    Raises:
+        OSError: EINVAL: it cannot be meant.
+    """
+    description = ffi.new("gev_framing *", fields)
+    check(lib.gev_framing_check(description), "gev_framing_check")
+    return Description(description)
