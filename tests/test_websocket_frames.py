@@ -28,11 +28,11 @@ class Outcome(NamedTuple):
     seen: int  #: bytes there were when the error was said
 
 
-class Unfinished(Exception):
+class UnfinishedError(Exception):
     """The stream ends within a frame."""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """`args`: the close code, and how many bytes it took to know."""
 
 
@@ -49,13 +49,13 @@ class Reference:
 
     def take(self, count: int = 1) -> int:
         if self.at + count > len(self.stream):
-            raise Unfinished
+            raise UnfinishedError
         self.at += count
         return int.from_bytes(self.stream[self.at - count : self.at], "big")
 
     def demand(self, holds: object, code: int = 1002) -> None:
         if not holds:
-            raise Refused(code, self.at)
+            raise RefusedError(code, self.at)
 
     def frame(self) -> None:
         first = self.take()
@@ -119,9 +119,9 @@ class Reference:
         try:
             while True:
                 self.frame()
-        except Unfinished:
+        except UnfinishedError:
             return Outcome(self.frames, 0, len(self.stream))
-        except Refused as exc:
+        except RefusedError as exc:
             return Outcome(self.frames, *exc.args)
 
 
