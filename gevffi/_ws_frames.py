@@ -70,8 +70,6 @@ REASONS = {
 class FrameBuffer:
     """Cuts frames out of a stream, for those without a loop.
 
-        kept: ┌── an unfinished frame, unmasked so far ──┬── room ──┐
-
     Args:
         from_client, deflate, max_message_size: as for `gevffi.sys.websocket.Cutter`.
     """
@@ -82,29 +80,28 @@ class FrameBuffer:
         self._cutter = Cutter(
             from_client=from_client, deflate=deflate, max_message_size=max_message_size
         )
-        self._kept = bytearray()
+        self._kept = bytearray()  # an unfinished frame, as the cutter left it
 
     def feed(self, data: Payload) -> Iterator[tuple[int, memoryview]]:
         """Take what has come; return the frames that are complete with it, one by one.
 
-        Each is a tag (FIN | RSV1 | opcode) and a payload that is good until the next. All must be
-        taken before the next `feed`.
+        Each is a tag (FIN | RSV1 | opcode) and a payload, read-only, which may be kept. All must
+        be taken before the next `feed`.
 
         Raises:
             FrameError: while iterating, after the frames before the bad one.
         """
         kept = self._kept
         kept += data
+        view = memoryview(kept).toreadonly()
         start = 0
-        try:
-            while True:
-                length, tag, begin, end = self._cutter.cut(kept, start)
-                if length <= 0:
-                    break
-                with memoryview(kept)[begin:end] as payload:
-                    yield tag, payload
-                start += length
-        finally:
-            del kept[:start]
+        while True:
+            length, tag, begin, end = self._cutter.cut(kept, start)
+            if length <= 0:
+                break
+            yield tag, view[begin:end]
+            start += length
         if length < 0:
             raise FrameError(-length, REASONS[-length])
+        if start:  # others may be looking at what there was
+            self._kept = kept[start:]

@@ -36,6 +36,26 @@ class RefusedError(Exception):
     """`args`: the close code, and how many bytes it took to know."""
 
 
+class Decoder:
+    """Python's own, which says one byte late that a surrogate is no UTF-8."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def feed(self, data: bytes) -> bool:
+        """Whether it can still be UTF-8."""
+        try:
+            self._decoder.decode(data)
+        except UnicodeDecodeError:
+            return False
+        return not (self.pending[:1] == b"\xed" and self.pending[1:2] >= b"\xa0")
+
+    @property
+    def pending(self) -> bytes:
+        """The beginning of a character."""
+        return self._decoder.getstate()[0]
+
+
 class Reference:
     """RFC 6455, section 5, read aloud. It knows at which byte each rule is broken."""
 
@@ -45,7 +65,7 @@ class Reference:
         self.frames: list[tuple[int, bytes]] = []
         self.message: int | None = None
         self.message_size = 0
-        self.decoder = codecs.getincrementaldecoder("utf-8")()
+        self.decoder = Decoder()
 
     def take(self, count: int = 1) -> int:
         if self.at + count > len(self.stream):
@@ -93,26 +113,23 @@ class Reference:
             self.message_size += size
             self.message = message
             if first & 0x80:
-                self.demand(not text or not self.decoder.getstate()[0], 1007)
+                self.demand(not text or not self.decoder.pending, 1007)
                 self.message, self.message_size = None, 0
         self.frames.append((first, payload))
 
     def payload(self, size: int, key: bytes, kind: str) -> bytes:
         payload = bytearray()
-        reason = codecs.getincrementaldecoder("utf-8")()
+        reason = Decoder()
         for i in range(size):
             payload.append(self.take() ^ key[i % 4])
             decoder = self.decoder if kind == "text" else reason if i >= 2 else None
             if kind != "bytes" and decoder is not None:
-                try:
-                    decoder.decode(payload[-1:])
-                except UnicodeDecodeError:
-                    self.demand(False, 1007)
+                self.demand(decoder.feed(bytes(payload[-1:])), 1007)
             if kind == "close" and i == 1:
                 code = int.from_bytes(payload, "big")
                 good = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
                 self.demand(code in good)
-        self.demand(not reason.getstate()[0], 1007)
+        self.demand(not reason.pending, 1007)
         return bytes(payload)
 
     def run(self) -> Outcome:
@@ -251,14 +268,11 @@ def test_text_in_pieces(pieces: list[bytes]) -> None:
     state = UTF8_OK
     for piece in pieces:
         state = check_utf8(state, piece)
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        for piece in pieces:
-            decoder.decode(piece)
-    except UnicodeDecodeError:
+    decoder = Decoder()
+    if not all(decoder.feed(piece) for piece in pieces):
         assert state == UTF8_BAD
     else:
-        assert (state == UTF8_OK) == (not decoder.getstate()[0])
+        assert (state == UTF8_OK) == (not decoder.pending)
         assert state != UTF8_BAD
 
 
