@@ -10,10 +10,11 @@ connection closes.
               400, 431     405, 400   on_http, 426, 400    404, 403       theirs to say
 
 The parser is httptools, Python's wrapper of llhttp, the parser of Node.js. It takes 6 µs for what a
-browser sends, h11 35 µs; both are well kept, and there are wheels for every CPython from 3.9 on,
-with and without GIL (it says that it needs none). It is strict: bare line feeds, folded lines, a
-blank before the colon and control characters are errors. What it leaves to us is to stop after the
-first header block, and to bound it.
+browser sends, h11 35 µs (and all of this file 25 to 45). Both are well kept; httptools comes as a
+wheel for glibc and musl, x86 and ARM, CPython 3.9 to 3.14, and for the free-threaded 3.14 too,
+whose GIL it does not bring back. It is strict: bare line feeds, folded lines, a blank before the
+colon and control characters are errors. What it leaves to us is to stop after the first header
+block, and to bound it.
 """
 
 from __future__ import annotations
