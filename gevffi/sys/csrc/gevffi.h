@@ -11,6 +11,7 @@
  *   find.c          searching it
  *   framing.c       cutting frames and dressing what is sent
  *   conn.c input.c kept.c output.c idle.c reactor.c   the loop
+ *   websocket.c utf8.c   frames of RFC 6455
  */
 #ifndef GEVFFI_H
 #define GEVFFI_H
@@ -289,6 +290,55 @@ int gev_conn_fd(gev_loop *loop, int64_t token);
 
 /* The first place of `needle` in data[start..end), counted from `start`; -ENOENT: it is not there. */
 ssize_t gev_find(const void *data, size_t start, size_t end, const void *needle, size_t size);
+
+/* ---- frames (framing.h) -------------------------------------------------------------------- */
+
+/* Where a cutter found a frame, in bytes from the frame's first. */
+typedef struct gev_cut {
+    uint32_t start;    /* of the payload */
+    uint32_t size;     /* of the payload */
+    uint32_t need;     /* of the whole frame; 0: not known yet */
+    uint32_t tag;      /* the cutter's own */
+} gev_cut;
+
+/* ---- WebSocket frames (websocket.c, utf8.c) ------------------------------------------------ */
+
+/* UTF-8 so far: GEV_UTF8_OK at the end of a character, GEV_UTF8_BAD for ever after a byte that
+ * cannot be, any other number within a character. Start with GEV_UTF8_OK. */
+enum { GEV_UTF8_OK = 0, GEV_UTF8_BAD = 6 };
+uint32_t gev_utf8_check(uint32_t state, const void *data, size_t size);
+
+enum {
+    GEV_WS_SERVER = 1,           /* frames must be masked; without it, must not be */
+    GEV_WS_DEFLATE = 2,          /* permessage-deflate was agreed on: RSV1 is allowed */
+    GEV_WS_MOST = 1 << 30        /* the highest max_message_size */
+};
+
+/* What is known of one direction of a connection. */
+typedef struct gev_ws {
+    uint32_t max_message_size;   /* bytes, over all fragments */
+    uint32_t message_size;       /* of the whole frames of the message under way */
+    uint32_t done;               /* payload bytes of the frame under way, unmasked and checked */
+    uint8_t flags;               /* GEV_WS_SERVER | GEV_WS_DEFLATE */
+    uint8_t opcode;              /* of the message under way; 0: none is */
+    uint8_t compressed;          /* it is */
+    uint8_t utf8;                /* gev_utf8_check's, if it is text */
+} gev_ws;
+
+/* -EINVAL: other flags, or more than GEV_WS_MOST. */
+int gev_ws_init(gev_ws *ws, int flags, uint32_t max_message_size);
+/* The frame at the start of `data`, unmasked in place. Returns its length, with `cut` filled: tag is
+ * the frame's first byte, FIN 0x80 | RSV1 0x40 | opcode.
+ * 0: it is not all there. Then come again with the same bytes, as this has left them, and more
+ * behind them; cut->need tells how much room that takes.
+ * Otherwise the close code, negative, that ends the connection: -1002 malformed, -1007 not UTF-8,
+ * -1009 over max_message_size. */
+int64_t gev_ws_cut(gev_ws *ws, uint8_t *data, size_t size, gev_cut *cut);
+/* XORs the four bytes of `key` over data that begins `offset` bytes into a payload. */
+void gev_ws_mask(uint8_t *data, size_t size, const uint8_t *key, size_t offset);
+/* Writes the header of a frame with `size` bytes of payload, at most 14 bytes; returns how many.
+ * `first` is FIN | RSV1 | opcode, `key` the masking key or NULL. */
+int gev_ws_header(uint8_t *header, uint8_t first, uint64_t size, const uint8_t *key);
 
 /* cdef end */
 
