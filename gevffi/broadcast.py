@@ -13,14 +13,15 @@ an array of its own; nearly always that is one.
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from gevffi.connection import OPEN, Connection
 from gevffi.protocol import Protocol, Raw
 from gevffi.sys.reactor import hold, hold_tokens
 
 if TYPE_CHECKING:
-    from gevffi.connection import Connection
     from gevffi.loop import EventLoop
 
 
@@ -59,15 +60,17 @@ class Broadcaster:
 
     def _grouped(self, connections: Iterable[Connection]) -> list[tuple[Connection, Any]]:
         """The open ones by protocol: one of them, and the tokens of all, for C."""
-        groups: dict[int, tuple[Connection, array[int]]] = {}
+        loop = self._loop
+        groups: dict[int, tuple[Connection, array[int]]] = {}  # by identity: it may define `==`
+        last: Protocol | None = None
         for conn in connections:
-            if conn._loop is not self._loop:
-                raise ValueError(f"{conn} belongs to {conn.loop.name}, not to {self._loop.name}")
-            if conn.connected:
-                protocol = id(conn._protocol)  # by identity: it may define `==`
-                if protocol not in groups:
-                    groups[protocol] = (conn, array("q"))
-                groups[protocol][1].append(conn._token)
+            if conn._loop is not loop:
+                raise ValueError(f"{conn} belongs to {conn.loop.name}, not to {loop.name}")
+            if conn._state == OPEN:
+                if conn._protocol is not last:
+                    last = conn._protocol
+                    tokens = groups.setdefault(id(last), (conn, array("q")))[1]
+                tokens.append(conn._token)
         return [(conn, hold_tokens(tokens)) for conn, tokens in groups.values()]
 
 
@@ -85,9 +88,9 @@ def _frame(conn: Connection, data: Any) -> Any:
 
 def by_loop(connections: Iterable[Connection]) -> dict[EventLoop, list[Connection]]:
     """The connections of each loop."""
-    loops: dict[EventLoop, list[Connection]] = {}
+    loops: dict[EventLoop, list[Connection]] = defaultdict(list)
     for conn in connections:
-        loops.setdefault(conn.loop, []).append(conn)
+        loops[conn._loop].append(conn)
     return loops
 
 
