@@ -54,7 +54,8 @@ class Broadcaster:
             groups = self._everyone
         # All frames first: a `packet` may raise, or send something itself.
         frames = [(tokens, _frame(conn, data)) for conn, tokens in groups]
-        loop._outbox.flush()
+        if frames:  # or the loop may have ended, with output that nobody can send
+            loop._outbox.flush()
         for tokens, frame in frames:
             loop._reactor.broadcast(tokens, frame)
 

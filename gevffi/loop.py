@@ -291,8 +291,7 @@ class EventLoop:
             RuntimeError: called from another thread.
         """
         self.check_thread()
-        if not self.finished:
-            self._broadcaster.send(data, connections)
+        self._broadcaster.send(data, connections)
 
     # ---- a turn ---------------------------------------------------------------------------------
 

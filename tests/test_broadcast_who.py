@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from protocols import Framed, Lines, Netstrings, framed
 
-from gevffi import CloseReason, Connection, EventLoop, Protocol, ReadBuffer
+from gevffi import CloseReason, Connection, EventLoop, Protocol, Raw, ReadBuffer
 from gevffi.protocol import receiver
 
 # ---- whom it passes over ------------------------------------------------------------------------
@@ -276,6 +276,27 @@ def test_after_the_end_on_the_thread_it_ran_on() -> None:
         loop.broadcast(b"late", [conn])
         reader.join()
     assert got == [framed(b"x")]
+
+
+def test_after_a_loop_was_torn_down_with_output_unsent() -> None:
+    class Ends(Recorder):
+        def on_message(self, conn: Connection, ctx: Any, data: Any) -> Any:
+            conn.send(b"unsent")
+            raise SystemExit
+
+    handler = Ends()
+    loop = EventLoop()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with theirs:
+        loop.give(ours.detach(), b"", handler, Raw(), receiver(handler, Raw(), 100))
+        theirs.sendall(b"x")
+        with pytest.raises(SystemExit):
+            loop.run()
+        assert loop._outbox.pieces
+        loop.broadcast(b"late")
+        loop.broadcast(b"late", [handler.next("connect").conn])
+        assert receive_all(theirs) == b""
 
 
 # ---- any sequence -------------------------------------------------------------------------------
