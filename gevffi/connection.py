@@ -81,7 +81,9 @@ class Connection:
         "_packet",
         "_peer",
         "_pending_input",
+        "_protocol",
         "_receive",
+        "_served",
         "_state",
         "_token",
         "_unpacker",
@@ -116,10 +118,12 @@ class Connection:
         self._deadline: Timer | None = None
         self._values: dict[str, Any] | None = None
         self._write_ended = False  # by `shutdown_write`
+        self._served = False  # one of those that a broadcast to all reaches
 
     def _install(self, handler: Handler, protocol: Protocol, receive: Receive) -> None:
         self._handler = handler
         self._receive = receive
+        self._protocol = protocol
         # Its `packet`, unless that is the one that does nothing.
         packs = type(protocol).packet is not Protocol.packet
         self._packet: Callable[[Connection, Any], Any] | None = protocol.packet if packs else None
@@ -255,6 +259,7 @@ class Connection:
             loop._reactor.unread(self._token, self._pending_input.peek())
             self._drop_input()
         loop._reactor.frame(self._token, loop._framing_number(protocol))
+        loop._broadcaster.changed()
 
     def _drop_input(self) -> None:
         pending, self._pending_input = self._pending_input, None
@@ -297,6 +302,7 @@ class Connection:
         self._state = CLOSING
         self._cutting = False
         self._receive = _discard
+        self._loop._broadcaster.changed()
 
     def _closed(self) -> None:
         """The descriptor is gone: let go of all that belongs to it."""

@@ -99,13 +99,13 @@ int connection_receive(struct connection *c, const struct shared *s)
         return errno == EAGAIN || errno == EINTR ? 0 : complain(c, "read", errno);
     if (got == 0)
         return complain(c, "closed by the server", ECONNRESET);
-    if ((uint64_t)got > c->sent - c->received)
+    if ((uint64_t)got > c->source->sent - c->received)
         return complain(c, "more came back than was sent", EBADMSG);
     for (size_t at = 0; at < (size_t)got;) {
         uint64_t number = c->received / size;
         size_t offset = (size_t)(c->received % size);
         size_t part = size - offset < (size_t)got - at ? size - offset : (size_t)got - at;
-        size_t right = pattern_match(&s->pattern, c->id, number, offset, s->in + at, part);
+        size_t right = pattern_match(&s->pattern, c->source->id, number, offset, s->in + at, part);
 
         if (right < part) {
             fprintf(stderr, "connection %" PRIu32 ": message %" PRIu64 " came back with byte %zu "

@@ -9,7 +9,7 @@
 
 #define USAGE \
     "usage: echoload -p PORT -s SERVER_PID -c CONNECTIONS -m BYTES -d DEPTH -t SECONDS " \
-    "-w WARMUP_SECONDS [-f]\n"
+    "-w WARMUP_SECONDS [-f] [-b]\n"
 
 /* The number in `text`, or -1 when it is none or lies outside `low` to `high`. */
 static double number(const char *text, double low, double high)
@@ -49,9 +49,11 @@ int options_parse(struct options *o, int argc, char **argv)
     int name;
 
     *o = (struct options){0};
-    while ((name = getopt(argc, argv, "p:s:c:m:d:t:w:f")) != -1) {
+    while ((name = getopt(argc, argv, "p:s:c:m:d:t:w:fb")) != -1) {
         if (name == 'f') {
             o->framed = true;
+        } else if (name == 'b') {
+            o->broadcast = true;
         } else if (name == '?') {
             fprintf(stderr, USAGE);
             return -EINVAL;

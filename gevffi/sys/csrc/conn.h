@@ -4,6 +4,7 @@
  *   input.c     reads and cuts                 (calls conn, kept, framing)
  *   kept.c      keeps what is unfinished       (calls conn and the pool)
  *   output.c    sends, keeps what waits        (calls conn)
+ *   broadcast.c sends the same to many         (calls output)
  *   idle.c      finds who has been silent      (calls conn)
  *   conn.c      slots, interest, closing       (calls the poller and the pool)
  *
@@ -168,6 +169,13 @@ void gev_input_unlist(gev_loop *loop, gev_conn *conn);
 /* output.c */
 void gev_output_flush(gev_loop *loop, gev_conn *conn);
 void gev_output_drop(gev_conn *conn);
+/* Whether bytes given to it now would be sent: it is neither closing, nor is its sending side. */
+static inline bool gev_output_takes(const gev_conn *conn)
+{
+    return !(conn->state & (CONN_DRAINING | CONN_BROKEN | CONN_HALF_CLOSING));
+}
+/* Sends these bytes as they are, behind what waits; may close the connection, by a limit. */
+void gev_output_put(gev_loop *loop, gev_conn *conn, const uint8_t *data, size_t size);
 
 /* idle.c */
 void gev_idle_init(gev_loop *loop);

@@ -10,7 +10,7 @@
  *   pool.c ring.c   mirrored memory
  *   find.c          searching it
  *   framing.c       cutting frames and dressing what is sent
- *   conn.c input.c kept.c output.c idle.c reactor.c   the loop
+ *   conn.c input.c kept.c output.c broadcast.c idle.c reactor.c   the loop
  *   websocket.c utf8.c   frames of RFC 6455
  */
 #ifndef GEVFFI_H
@@ -141,8 +141,13 @@ typedef struct gev_framing {
 
 /* -EINVAL: a description that cannot be meant. */
 int gev_framing_check(const gev_framing *framing);
+/* What stands before and behind a payload that is sent, at most GEV_DRESS_ROOM bytes together.
+ * Return how many bytes they wrote to `out`. */
+enum { GEV_DRESS_ROOM = 16 };
+size_t gev_framing_header(const gev_framing *framing, size_t payload, uint8_t *out);
+size_t gev_framing_trailer(const gev_framing *framing, uint8_t *out);
 
-/* ---- the loop (reactor.c, conn.c, input.c, kept.c, output.c, idle.c) ---------------------- */
+/* ---- the loop (reactor, conn, input, kept, output, broadcast, idle) ----------------------- */
 
 typedef struct gev_loop gev_loop;
 
@@ -267,6 +272,12 @@ void gev_free_cuts(int32_t *cuts);
  * is not as large as that. */
 int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *numbers, const uint8_t *blob,
                   size_t blob_size, const uint8_t *const *large);
+
+/* Sends the same `size` bytes, as they are, to `count` connections: each straight from `data`, and a
+ * copy is kept only of what its kernel does not take. Connections that are gone or closing are
+ * passed over. Returns how many were sent to. -EINVAL: a negative count. */
+int gev_loop_broadcast(gev_loop *loop, int32_t count, const int64_t *tokens, const uint8_t *data,
+                       size_t size);
 
 /* All of these give -ENOTCONN for a connection that has closed. */
 /* Stops reading, sends what waits, then closes. 1: it is closed already. 0: later. */
