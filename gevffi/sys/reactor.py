@@ -44,6 +44,7 @@ class Change(IntFlag):
     DRAINED = lib.GEV_CHANGE_DRAINED
     SENT = lib.GEV_CHANGE_SENT
     CLOSED = lib.GEV_CHANGE_CLOSED
+    CONNECTED = lib.GEV_CHANGE_CONNECTED
 
 
 class Accepted(NamedTuple):
@@ -191,6 +192,15 @@ class Reactor:
     def adopt(self, fd: int) -> int:
         """Take over a connected, non-blocking socket; returns its token."""
         return check(lib.gev_loop_adopt(self._loop, fd), "epoll_ctl")
+
+    def adopt_connecting(self, fd: int) -> int:
+        """Take over a socket whose connect(2) is under way; returns its token.
+
+        `Change.CONNECTED` tells that it is open: it reads from `set_reading` on. `Change.CLOSED`
+        tells, with an errno for reason, that it is not, and is gone. `abort_connection`, with an
+        errno, gives it up.
+        """
+        return check(lib.gev_loop_adopt_connecting(self._loop, fd), "epoll_ctl")
 
     # A connection may be gone in C before Python has heard of it, so none of these raises then.
 

@@ -1,6 +1,7 @@
 /* conn.h: what the files of the loop share: a connection, the table of them, the loop itself.
  *
- *   reactor.c   waits, accepts, reads          (calls conn, output, idle)
+ *   reactor.c   waits, accepts, reads          (calls conn, connect, output, idle)
+ *   connect.c   hears how connect(2) ended     (calls conn, idle)
  *   output.c    sends, keeps what waits        (calls conn)
  *   idle.c      finds who has been silent      (calls conn)
  *   conn.c      slots, interest, closing       (calls the poller and the pool)
@@ -27,7 +28,8 @@ enum {
     CONN_UNWATCHED = 256,    /* taken out of the poller: it hung up and nobody reads */
     CONN_CLOSED = 512,       /* the descriptor is gone; the slot waits until Python was told */
     CONN_CHANGED = 1024,     /* it is in the list of changed slots */
-    CONN_ACKING = 2048       /* with LINGERING: until the peer has acknowledged everything */
+    CONN_ACKING = 2048,      /* with LINGERING: until the peer has acknowledged everything */
+    CONN_CONNECTING = 4096   /* connect(2) is under way */
 };
 
 typedef struct gev_conn {
@@ -36,7 +38,7 @@ typedef struct gev_conn {
                                 30 bits, since bit 62 of a token names listeners */
     uint16_t state;
     uint8_t interest;        /* as the poller has it */
-    uint8_t reason;
+    uint8_t reason;          /* of a connect(2) that failed: its errno */
     uint32_t changes;        /* GEV_CHANGE_ bits Python has yet to hear */
     int32_t next;            /* in the list of changed slots, or of free ones */
     int32_t idle_next;       /* neighbours in a bucket of the idle wheel, -1 at the ends */
@@ -105,7 +107,8 @@ struct gev_loop {
 int64_t gev_now_ms(void);
 gev_conn *gev_conn_at(gev_loop *loop, int64_t token);
 int64_t gev_conn_token(const gev_loop *loop, const gev_conn *conn);
-int gev_conn_open(gev_loop *loop, int fd, gev_conn **conn);
+/* `state`: what it begins with, for one that is connecting; else 0. */
+int gev_conn_open(gev_loop *loop, int fd, uint16_t state, gev_conn **conn);
 bool gev_conn_reads(const gev_conn *conn);
 /* Brings the poller in line with what the connection's state wants. */
 void gev_conn_watch(gev_loop *loop, gev_conn *conn);
@@ -121,6 +124,10 @@ int gev_conn_finish(gev_loop *loop, gev_conn *conn, int reason);
 void gev_conn_report_changes(gev_loop *loop);
 void gev_conn_release_told(gev_loop *loop);
 int gev_reason_of(int error);
+
+/* connect.c */
+/* The poller says that a CONNECTING one has come to an end. */
+void gev_conn_connected(gev_loop *loop, gev_conn *conn);
 
 /* output.c */
 void gev_output_flush(gev_loop *loop, gev_conn *conn);

@@ -9,7 +9,7 @@
  *   poller_epoll.c  epoll itself, and the poller that the reactor and gevffi.sys.Poller share
  *   pool.c ring.c   mirrored memory
  *   find.c          searching it
- *   conn.c output.c idle.c reactor.c   the loop
+ *   conn.c connect.c output.c idle.c reactor.c   the loop
  */
 #ifndef GEVFFI_H
 #define GEVFFI_H
@@ -116,7 +116,7 @@ void gev_pool_lock(gev_pool *pool);
 void gev_pool_unlock(gev_pool *pool);
 void gev_pool_drop(gev_pool *pool);
 
-/* ---- the loop (reactor.c, conn.c, output.c, idle.c) -------------------------------------- */
+/* ---- the loop (reactor.c, conn.c, connect.c, output.c, idle.c) --------------------------- */
 
 typedef struct gev_loop gev_loop;
 
@@ -142,7 +142,8 @@ enum {
     GEV_CHANGE_HIGH_WATER = 2,
     GEV_CHANGE_DRAINED = 4,      /* under half of the high water again */
     GEV_CHANGE_SENT = 8,         /* the position of gev_conn_notify was reached */
-    GEV_CHANGE_CLOSED = 16       /* the last thing that is ever said of a connection */
+    GEV_CHANGE_CLOSED = 16,      /* the last thing that is ever said of a connection */
+    GEV_CHANGE_CONNECTED = 32    /* the first thing, of one that was connecting */
 };
 
 /* What one gev_loop_poll found. The arrays have room for max_events entries. */
@@ -155,7 +156,7 @@ typedef struct gev_turn {
     int32_t *frames;             /* three numbers each: slot, and arena[start:end] */
     int32_t *change_slot;
     int32_t *change_what;
-    int32_t *change_reason;      /* with GEV_CHANGE_CLOSED */
+    int32_t *change_reason;      /* with GEV_CHANGE_CLOSED; an errno if it never connected */
     int32_t *accepted_fd;
     int32_t *accepted_listener;
     uint32_t *accepted_size;     /* length of the peer's address, at most 112 */
@@ -194,6 +195,11 @@ int gev_loop_resume_accept(gev_loop *loop, int listener);
 /* Takes over a connected, non-blocking socket; returns its token: generation << 32 | slot.
  * After an error the descriptor is still the caller's. */
 int64_t gev_loop_adopt(gev_loop *loop, int fd);
+/* The same for a non-blocking socket whose connect(2) is under way, or done. GEV_CHANGE_CONNECTED
+ * tells of success, after which nothing is read until gev_conn_read; GEV_CHANGE_CLOSED with an
+ * errno for reason tells of failure. Until then gev_conn_abort is all that may be done to it; its
+ * reason is an errno too. */
+int64_t gev_loop_adopt_connecting(gev_loop *loop, int fd);
 
 /* Sends `count` pieces, in order. Each is a pair of numbers: `token, end` for blob[previous end:end],
  * or `~token, size` for that many bytes at the next address in `large`. The pieces of one
