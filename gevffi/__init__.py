@@ -8,11 +8,13 @@
 
     gevffi.Server(Echo(), "127.0.0.1:1833").start()
 
-`Handler` is what one writes, `Server` what one starts, `Connection` what one gets. The system calls
-underneath are in `gevffi.sys`, the ring buffer in `gevffi.ringbuf`.
+`Handler` is what one writes, `Server` what one starts, `Connection` what one gets; `Client` is the
+other end, for scripts, and `EventLoop.connect` for handlers. The system calls underneath are in
+`gevffi.sys`, the ring buffer in `gevffi.ringbuf`.
 """
 
 from gevffi.balance import Balance, LeastConnections, RoundRobin
+from gevffi.client import Client, ConnectionClosedError
 from gevffi.connection import CloseReason, Connection
 from gevffi.handler import Handler
 from gevffi.listener import parse_address
@@ -29,8 +31,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Address",
     "Balance",
+    "Client",
     "CloseReason",
     "Connection",
+    "ConnectionClosedError",
     "EventLoop",
     "FrameTooLargeError",
     "Handler",
