@@ -291,7 +291,6 @@ class Connecting:
             self._failure = exc
             self._stop_waiting()
             self._drop_attempt()
-            self._deferred.clear()
             self.conn._closed()
             self._loop.call_soon_threadsafe(self.tell)
 

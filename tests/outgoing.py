@@ -109,7 +109,6 @@ class Names:
         self.answer = threading.Event()
         """Clear it, and an answer takes until it is set."""
         self.answer.set()
-        self.answered = threading.Event()
         monkeypatch.setattr(socket, "getaddrinfo", self)
 
     def __call__(self, host: Any, port: Any, *, flags: int = 0, **rest: Any) -> Any:
@@ -117,12 +116,8 @@ class Names:
             return self._real(host, port, flags=flags, **rest)
         self.asked.set()
         assert self.answer.wait(PATIENCE)
-        try:
-            if host not in self._known:
-                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-            return [
-                (socket.AF_INET, socket.SOCK_STREAM, 6, "", address)
-                for address in self._known[host]
-            ]
-        finally:
-            self.answered.set()
+        if host not in self._known:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in self._known[host]
+        ]

@@ -351,6 +351,18 @@ def test_a_protocol_at_both_ends() -> None:
             assert ours.next("message").value == (None, word)
 
 
+def test_its_time_to_connect_is_over_once_it_is_open() -> None:
+    ours = Recorder()
+    late = threading.Event()
+    with serving(Echo()) as server, looping() as loop:
+        conn = loop.connect(server.address, ours, timeout=0.2)
+        ours.next("connect")
+        call(loop, lambda: loop.call_later(0.25, late.set))
+        assert late.wait(20)
+        conn.send(b"still here")
+        assert ours.next("message").value == (None, b"still here")
+
+
 def test_a_packet_that_fails_comes_after_on_connect() -> None:
     class Odd(Protocol):
         def packet(self, conn: Connection, reply: Any) -> Any:

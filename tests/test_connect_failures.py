@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import math
+import os
 import queue
 import resource
 import socket
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Echo, Recorder, connect, receive_exactly, serving
+from helpers import Echo, Recorder, connect, descriptors, receive_exactly, serving
 from outgoing import Names, call, deaf, looping, losing_nothing, nobody
 
 from gevffi import CloseReason, Connection, EventLoop, Handler, connector
@@ -197,9 +198,11 @@ def test_an_address_that_never_answers_leaves_time_to_the_next(
     with deaf() as listener, socket.create_server(("127.0.0.1", 0)) as other, looping() as loop:
         addresses = [listener.getsockname(), nobody(), other.getsockname()]
         Names(monkeypatch, somewhere=addresses)
+        before = len(descriptors())
         conn = loop.connect("somewhere:80", ours, timeout=3)
         sock, _ = other.accept()
         ours.next("connect")
+        assert len(descriptors()) == before + 2  # the two ends of this one, no other attempt
         assert conn.peer_address == other.getsockname()
         conn.abort()
         ours.next("close")
@@ -221,17 +224,12 @@ def test_the_time_is_over_with_the_last_address(monkeypatch: pytest.MonkeyPatch)
 
 def test_looking_up_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = Recorder()
-    with socket.create_server(("127.0.0.1", 0)) as listener, looping() as loop:
-        names = Names(monkeypatch, slow=[listener.getsockname()])
+    with looping() as loop:
+        names = Names(monkeypatch, slow=[nobody()])
         names.answer.clear()
         exc = failure(ours, loop.connect("slow:80", ours, timeout=0.05))
         assert type(exc) is TimeoutError
         names.answer.set()
-        assert names.answered.wait(20)
-        call(loop, lambda: None)  # the answer comes, and nobody wants it
-        listener.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            listener.accept()
     assert ours.rest() == []
 
 
@@ -260,7 +258,8 @@ def test_closed_while_connecting(end: End) -> None:
     ours = Recorder()
     with deaf() as listener, looping() as loop:
         conn = loop.connect(listener.getsockname(), ours)
-        assert call(loop, conn.fileno) >= 0
+        fd = call(loop, conn.fileno)
+        os.fstat(fd)
 
         def end_it() -> list[str]:
             end(conn)
@@ -269,6 +268,8 @@ def test_closed_while_connecting(end: End) -> None:
             return ours.rest()
 
         assert call(loop, end_it) == []  # nothing is called before it returns
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
         assert type(failure(ours, conn)) is ConnectionAbortedError
     assert ours.rest() == []
 
@@ -276,15 +277,21 @@ def test_closed_while_connecting(end: End) -> None:
 @pytest.mark.parametrize("end", ENDS)
 def test_closed_while_it_is_looked_up(end: End, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = Recorder()
-    with looping() as loop:
-        names = Names(monkeypatch, slow=[nobody()])
+    with socket.create_server(("127.0.0.1", 0)) as listener, looping() as loop:
+        names = Names(monkeypatch, slow=[listener.getsockname()])
         names.answer.clear()
         conn = loop.connect("slow:80", ours)
         assert names.asked.wait(20)
         end(conn)
         assert type(failure(ours, conn)) is ConnectionAbortedError
         names.answer.set()
-        assert names.answered.wait(20)
+        for thread in threading.enumerate():
+            if thread.name == "gevffi-lookup":
+                thread.join()
+        call(loop, lambda: None)  # the answer has come, and nobody wants it
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
     assert ours.rest() == []
 
 
@@ -377,7 +384,6 @@ def test_stop_while_it_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
         assert names.asked.wait(20)
     assert type(failure(ours, conn)) is ConnectionAbortedError
     names.answer.set()
-    assert names.answered.wait(20)
     assert ours.rest() == []
 
 
@@ -395,27 +401,31 @@ def test_stop_and_connect_in_the_same_turn() -> None:
 
 
 def test_connect_while_it_stops() -> None:
-    """A connection takes its time to close; nothing new begins meanwhile."""
-    ours = Recorder()
+    """One connection takes its time to close; nothing new begins meanwhile."""
+    ours, slow = Recorder(), Recorder()
     tried: queue.Queue[Connection] = queue.Queue()
 
     class Again(Recorder):
         def on_close(self, conn: Connection, reason: CloseReason) -> None:
-            super().on_close(conn, reason)
-            tried.put(conn.loop.connect(nobody(), ours))
+            tried.put(conn.loop.connect(listener.getsockname(), ours))
 
     again = Again()
+    size = 12 << 20
     with socket.create_server(("127.0.0.1", 0)) as listener, looping() as loop:
+        loop.connect(listener.getsockname(), slow).send(bytes(size))
+        reader, _ = listener.accept()
+        slow.until("high_water")
         loop.connect(listener.getsockname(), again)
-        listener.accept()[0].close()
+        other, _ = listener.accept()
         again.next("connect")
-        assert type(failure(ours, tried.get(timeout=20))) is ConnectionRefusedError
-        loop.connect(listener.getsockname(), again)
-        again.until("connect")
-        loop.stop()
-        conn = tried.get(timeout=20)
-        assert type(failure(ours, conn)) is ConnectionAbortedError
-        listener.accept()[0].close()
+        loop.stop(20)
+        assert type(failure(ours, tried.get(timeout=20))) is ConnectionAbortedError
+        assert slow.rest() == []
+        receive_exactly(reader, size)
+        reader.close()
+        other.close()
+        assert slow.until("close").value is CloseReason.SHUTDOWN
+    assert ours.rest() == []
 
 
 def test_connect_after_it_has_ended() -> None:
