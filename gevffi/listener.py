@@ -81,7 +81,7 @@ class Listener:
             sock.setblocking(False)
             if family != socket.AF_UNIX:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                _set_tcp_options(sock, options)
+                set_tcp_options(sock, options)
             if options.reuse_port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
@@ -125,7 +125,8 @@ def resolve(address: Address) -> tuple[socket.AddressFamily, str | tuple[str, in
     return family, target  # type: ignore[return-value]
 
 
-def _set_tcp_options(sock: socket.socket, options: Options) -> None:
+def set_tcp_options(sock: socket.socket, options: Options) -> None:
+    """Set what `options` say of TCP on a socket that listens or connects."""
     if options.tcp_nodelay:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if options.keepalive:

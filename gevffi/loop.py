@@ -16,25 +16,28 @@ steps on a message: look the connection up, slice, call, append the reply. That 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from gevffi.acceptor import Acceptor
 from gevffi.arena import Arena
 from gevffi.broadcast import Broadcaster
-from gevffi.connection import CLOSING, OPEN, CloseReason, Connection
+from gevffi.connection import CLOSING, CONNECTING, OPEN, CloseReason, Connection
+from gevffi.connector import Connector
 from gevffi.delivery import Delivery
 from gevffi.framing import Framing
 from gevffi.handler import Handler
+from gevffi.listener import AddressLike, parse_address
 from gevffi.mailbox import Mailbox
 from gevffi.options import Options
 from gevffi.outbox import Outbox
-from gevffi.protocol import FrameTooLargeError, Protocol, ProtocolError, Receive
+from gevffi.protocol import FrameTooLargeError, Protocol, ProtocolError, Raw, Receive, receiver
 from gevffi.sys.errors import check
 from gevffi.sys.memory import default_pool
 from gevffi.sys.reactor import FRAMES, MORE, RUNS, Accepted, Change, Reactor
@@ -81,8 +84,10 @@ class EventLoop:
         self._delivery = Delivery(
             self._reactor, self._arena, self._outbox, self._conns, self._failed
         )
+        self._connector = Connector(self)
         self._closing: list[tuple[Connection, CloseReason]] = []
         self._given = 0  # connections ever given to this loop, by whoever accepts them
+        self._made = 0  # by `connect`, on its thread
         self._ended = 0  # and ever closed, on its thread
         self._thread: int | None = None
         self._stopping = False
@@ -108,6 +113,26 @@ class EventLoop:
         finally:
             self._finish()
 
+    @contextlib.contextmanager
+    def running(self, timeout: float = 5.0) -> Iterator[EventLoop]:
+        """Run in a thread of its own for the length of a `with` block.
+
+        Args:
+            timeout: seconds that `stop` gets at the end of the block, which waits for it.
+
+        Raises:
+            RuntimeError: the loop has run before.
+        """
+        if self._thread is not None:
+            raise RuntimeError(f"{self.name} has been run before; make a new loop")
+        thread = threading.Thread(target=self.run, name=f"gevffi-{self.name}")
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.stop(timeout)
+            thread.join()
+
     def stop(self, timeout: float = 5.0) -> None:
         """End `run`. From any thread; harmless when repeated, the shorter timeout counts.
 
@@ -129,6 +154,7 @@ class EventLoop:
     def _stop(self, timeout: float) -> None:
         self._stopping = True
         self._acceptor.close()
+        self._connector.close()
         for conn in self._open():
             conn._close(CloseReason.SHUTDOWN)
         self.call_later(timeout, self._give_up)
@@ -151,6 +177,7 @@ class EventLoop:
         for call, args in self._mailbox.close():
             if call == self._adopt:  # a connection on its way here
                 os.close(args[0])
+        self._connector.finish()
         self._conns.clear()
         self._reactor.close()
         self._arena.close()  # somebody may keep the loop, by a connection for one
@@ -161,8 +188,8 @@ class EventLoop:
 
     @property
     def load(self) -> int:
-        """Connections given to this loop and not closed yet. From any thread."""
-        return self._given - self._ended
+        """Connections given to this loop, or made by it, and not closed yet. From any thread."""
+        return self._given + self._made - self._ended
 
     @property
     def leases(self) -> int:
@@ -271,15 +298,56 @@ class EventLoop:
             raise
         conn = Connection(self, token, peer, handler, protocol, receive)
         conn._served = served
+        self._admit(conn)
+        self._guard(conn, handler.on_connect)
+
+    def _admit(self, conn: Connection) -> None:
         if conn._framing is not None:
-            self._reactor.frame(token, self._framing_number(protocol))
-        slot = token & 0xFFFFFFFF
+            self._reactor.frame(conn._token, self._framing_number(conn._framing))
+        slot = conn._token & 0xFFFFFFFF
         if slot >= len(self._conns):
             self._conns.extend([None] * (slot + 1 - len(self._conns)))
         self._conns[slot] = conn
         self._broadcaster.changed()
         self.connection_count += 1
-        self._guard(conn, handler.on_connect)
+
+    def connect(
+        self,
+        address: AddressLike,
+        handler: Handler,
+        protocol: Protocol | None = None,
+        timeout: float = 10.0,
+    ) -> Connection:
+        """Make a connection to `address`. From any thread; returns at once.
+
+        The connection begins in the state connecting. Then either `handler.on_connect` is called,
+        and everything is as for an accepted connection, or `handler.on_connect_failed`; never
+        during this call. Meanwhile `send`, `shutdown_write`, `close` and `pause_reading` may be
+        used and take effect after `on_connect`. The loop's `Options` count here too.
+
+        Args:
+            address: as for `Server`, with a port. The addresses of a name are tried one after the
+                other; it is looked up in a thread, so that the loop goes on. An empty host is
+                this machine.
+            handler: gets the callbacks of this connection.
+            protocol: cuts messages; `Raw()` when None.
+            timeout: seconds until it is a `TimeoutError`, looking up included. Each address gets
+                its share of them.
+
+        Raises:
+            ValueError: a bad address or timeout; the message names it.
+            RuntimeError: the loop has ended.
+        """
+        check_delay("timeout", timeout, zero=False)
+        wanted = parse_address(address)
+        if wanted.port == 0:
+            raise ValueError(f"address must have a port to connect to, not {address!r}")
+        protocol = protocol or Raw()
+        receive = receiver(handler, protocol, self.options.frame_limit)
+        conn = Connection(self, -1, wanted, handler, protocol, receive)
+        conn._state = CONNECTING
+        self._connector.connect(conn, wanted, timeout)
+        return conn
 
     def _framing_number(self, protocol: Protocol) -> int:
         """What C knows a protocol by, 0 if that is not at all."""
@@ -356,8 +424,11 @@ class EventLoop:
 
     def _apply(self, changes: int) -> None:
         for slot, what, reason in self._reactor.changes(changes):
-            conn = self._conns[slot]
-            assert conn is not None
+            conn = self._conns[slot] if slot < len(self._conns) else None
+            if conn is None:  # it was connecting
+                conn = self._connector.settle(slot, what, reason)
+                if conn is None:
+                    continue
             handler = conn._handler
             if what & Change.HIGH_WATER:
                 self._guard(conn, handler.on_high_water)

@@ -49,6 +49,9 @@ class Recorder(Handler):
     def on_connect(self, conn: Connection) -> None:
         self._put("connect", conn)
 
+    def on_connect_failed(self, conn: Connection, exc: OSError) -> None:
+        self._put("connect_failed", conn, exc)
+
     def on_message(self, conn: Connection, ctx: Any, data: Any) -> Any:
         self._put("message", conn, (ctx, data if data is None else bytes(data)))
         return self._reply(data)

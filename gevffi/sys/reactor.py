@@ -56,6 +56,7 @@ class Change(IntFlag):
     SENT = lib.GEV_CHANGE_SENT
     BAD_FRAME = lib.GEV_CHANGE_BAD_FRAME
     CLOSED = lib.GEV_CHANGE_CLOSED
+    CONNECTED = lib.GEV_CHANGE_CONNECTED
 
 
 class Accepted(NamedTuple):
@@ -254,6 +255,15 @@ class Reactor:
     def framing(self, description: Description) -> int:
         """The number of a framing, for `frame`; the same for equal ones."""
         return check(lib.gev_loop_framing(self._loop, description), "gev_loop_framing")
+
+    def adopt_connecting(self, fd: int) -> int:
+        """Take over a socket whose connect(2) is under way; returns its token.
+
+        `Change.CONNECTED` tells that it is open: it reads from `set_reading` on. `Change.CLOSED`
+        tells, with an errno for reason, that it is not, and is gone. `abort_connection`, with an
+        errno, gives it up.
+        """
+        return check(lib.gev_loop_adopt_connecting(self._loop, fd), "epoll_ctl")
 
     # A connection may be gone in C before Python has heard of it, so none of these raises then.
 

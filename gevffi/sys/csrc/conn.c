@@ -79,7 +79,7 @@ static int grow(gev_loop *loop)
     return 0;
 }
 
-int gev_conn_open(gev_loop *loop, int fd, gev_conn **result)
+int gev_conn_open(gev_loop *loop, int fd, uint16_t state, gev_conn **result)
 {
     if (loop->free_slot < 0) {
         int error = grow(loop);
@@ -88,16 +88,19 @@ int gev_conn_open(gev_loop *loop, int fd, gev_conn **result)
     }
     gev_conn *conn = &loop->conns[loop->free_slot];
     int64_t token = gev_conn_token(loop, conn);
-    int error = gev_poller_add(loop->poller, fd, (uint64_t)token, GEV_READ);
+    int interest = state & CONN_CONNECTING ? GEV_WRITE : GEV_READ;
+    int error = gev_poller_add(loop->poller, fd, (uint64_t)token, interest);
     if (error)
         return error;
     loop->free_slot = conn->next;
     *conn = (gev_conn){
-        .fd = fd, .generation = conn->generation, .interest = GEV_READ, .next = -1,
+        .fd = fd, .generation = conn->generation, .state = state,
+        .interest = (uint8_t)interest, .next = -1,
         .idle_next = -1, .idle_prev = -1, .idle_bucket = -1, .first_piece = -1,
         .active = gev_now_ms(),
     };
-    gev_idle_add(loop, conn);
+    if (!(state & CONN_CONNECTING)) /* how long that may take is Python's to say */
+        gev_idle_add(loop, conn);
     *result = conn;
     return 0;
 }
@@ -117,7 +120,7 @@ void gev_conn_watch(gev_loop *loop, gev_conn *conn)
     if ((conn->state & (CONN_AGAIN | CONN_LISTED)) == CONN_AGAIN && gev_conn_reads(conn))
         gev_input_list(loop, conn);
     int wanted = (gev_conn_reads(conn) || conn->state & CONN_LINGERING) ? GEV_READ : 0;
-    if (conn->out_size)
+    if (conn->out_size || conn->state & CONN_CONNECTING)
         wanted |= GEV_WRITE;
     int error = 0;
     if (conn->state & CONN_UNWATCHED) {

@@ -1,6 +1,7 @@
 /* conn.h: what the files of the loop share: a connection, the table of them, the loop itself.
  *
- *   reactor.c   waits, accepts                 (calls conn, input, output, idle)
+ *   reactor.c   waits, accepts                 (calls conn, connect, input, output, idle)
+ *   connect.c   hears how connect(2) ended     (calls conn, idle)
  *   input.c     reads and cuts                 (calls conn, kept, framing)
  *   kept.c      keeps what is unfinished       (calls conn and the pool)
  *   output.c    sends, keeps what waits        (calls conn)
@@ -33,7 +34,8 @@ enum {
     CONN_ACKING = 2048,      /* with LINGERING: until the peer has acknowledged everything */
     CONN_AGAIN = 4096,       /* kept input is to be cut before anything more is read */
     CONN_LISTED = 8192,      /* it is in gev_loop.again */
-    CONN_BAD = 16384         /* its input broke the framing: no more of it */
+    CONN_BAD = 16384,        /* its input broke the framing: no more of it */
+    CONN_CONNECTING = 32768  /* connect(2) is under way */
 };
 
 typedef struct gev_conn {
@@ -42,7 +44,7 @@ typedef struct gev_conn {
                                 30 bits, since bit 62 of a token names listeners */
     uint16_t state;
     uint8_t interest;        /* as the poller has it */
-    uint8_t reason;
+    uint8_t reason;          /* of a connect(2) that failed: its errno */
     uint32_t changes;        /* GEV_CHANGE_ bits Python has yet to hear */
     int32_t next;            /* in the list of changed slots, or of free ones */
     int32_t idle_next;       /* neighbours in a bucket of the idle wheel, -1 at the ends */
@@ -130,7 +132,8 @@ struct gev_loop {
 int64_t gev_now_ms(void);
 gev_conn *gev_conn_at(gev_loop *loop, int64_t token);
 int64_t gev_conn_token(const gev_loop *loop, const gev_conn *conn);
-int gev_conn_open(gev_loop *loop, int fd, gev_conn **conn);
+/* `state`: what it begins with, for one that is connecting; else 0. */
+int gev_conn_open(gev_loop *loop, int fd, uint16_t state, gev_conn **conn);
 bool gev_conn_reads(const gev_conn *conn);
 /* Brings the poller in line with what the connection's state wants. */
 void gev_conn_watch(gev_loop *loop, gev_conn *conn);
@@ -165,6 +168,9 @@ int gev_input_grow(gev_loop *loop, gev_conn *conn);
 void gev_input_mark(gev_loop *loop, gev_conn *conn);
 void gev_input_list(gev_loop *loop, gev_conn *conn);
 void gev_input_unlist(gev_loop *loop, gev_conn *conn);
+/* connect.c */
+/* The poller says that a CONNECTING one has come to an end. */
+void gev_conn_connected(gev_loop *loop, gev_conn *conn);
 
 /* output.c */
 void gev_output_flush(gev_loop *loop, gev_conn *conn);

@@ -10,8 +10,8 @@
  *   pool.c ring.c   mirrored memory
  *   find.c          searching it
  *   framing.c       cutting frames and dressing what is sent
- *   conn.c input.c kept.c output.c broadcast.c idle.c reactor.c   the loop
  *   websocket.c utf8.c   frames of RFC 6455
+ *   conn.c connect.c input.c kept.c output.c broadcast.c idle.c reactor.c   the loop
  */
 #ifndef GEVFFI_H
 #define GEVFFI_H
@@ -147,7 +147,7 @@ enum { GEV_DRESS_ROOM = 16 };
 size_t gev_framing_header(const gev_framing *framing, size_t payload, uint8_t *out);
 size_t gev_framing_trailer(const gev_framing *framing, uint8_t *out);
 
-/* ---- the loop (reactor, conn, input, kept, output, broadcast, idle) ----------------------- */
+/* ---- the loop (reactor, conn, connect, input, kept, output, broadcast, idle) -------------- */
 
 typedef struct gev_loop gev_loop;
 
@@ -174,6 +174,7 @@ enum {
     GEV_CHANGE_DRAINED = 4,      /* under half of the high water again */
     GEV_CHANGE_SENT = 8,         /* the position of gev_conn_notify was reached */
     GEV_CHANGE_BAD_FRAME = 32,   /* its input broke the framing, by change_reason: to be closed */
+    GEV_CHANGE_CONNECTED = 64,   /* the first thing, of one that was connecting */
     GEV_CHANGE_CLOSED = 16       /* the last thing that is ever said of a connection */
 };
 
@@ -203,7 +204,8 @@ typedef struct gev_turn {
     gev_large *large;
     int32_t *change_slot;
     int32_t *change_what;
-    int32_t *change_reason;      /* with GEV_CHANGE_CLOSED and GEV_CHANGE_BAD_FRAME */
+    int32_t *change_reason;      /* with GEV_CHANGE_CLOSED and GEV_CHANGE_BAD_FRAME; an errno if it
+                                    never connected */
     int32_t *accepted_fd;
     int32_t *accepted_listener;
     uint32_t *accepted_size;     /* length of the peer's address, at most 112 */
@@ -243,6 +245,11 @@ int gev_loop_resume_accept(gev_loop *loop, int listener);
 /* Takes over a connected, non-blocking socket; returns its token: generation << 32 | slot.
  * After an error the descriptor is still the caller's. */
 int64_t gev_loop_adopt(gev_loop *loop, int fd);
+/* The same for a non-blocking socket whose connect(2) is under way, or done. GEV_CHANGE_CONNECTED
+ * tells of success, after which nothing is read until gev_conn_read; GEV_CHANGE_CLOSED with an
+ * errno for reason tells of failure. Until then gev_conn_abort is all that may be done to it; its
+ * reason is an errno too. */
+int64_t gev_loop_adopt_connecting(gev_loop *loop, int fd);
 
 /* The number of a framing, for gev_conn_frame; the same for equal ones. -EINVAL, -ENOMEM, or
  * -ENOSPC when there are 65535. */

@@ -143,7 +143,7 @@ void gev_loop_forked(gev_loop *loop)
 int64_t gev_loop_adopt(gev_loop *loop, int fd)
 {
     gev_conn *conn;
-    int error = gev_conn_open(loop, fd, &conn);
+    int error = gev_conn_open(loop, fd, 0, &conn);
     return error ? error : gev_conn_token(loop, conn);
 }
 
@@ -271,6 +271,10 @@ static void serve(gev_loop *loop, const gev_event *event)
     gev_conn *conn = gev_conn_at(loop, (int64_t)event->token);
     if (!conn)
         return;
+    if (conn->state & CONN_CONNECTING) {
+        gev_conn_connected(loop, conn);
+        return;
+    }
     /* A hang-up may come without writability (unix(7)); sending is how its output ends then. */
     if (event->ready & (GEV_WRITE | GEV_HANGUP))
         gev_output_flush(loop, conn);
