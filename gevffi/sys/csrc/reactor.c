@@ -12,8 +12,10 @@
  * place in the queue. A connection is read once a turn, up to its budget.
  *
  * Accepted descriptors are handed to Python, which decides whose they are; gev_loop_adopt takes
- * one in. Out of descriptors (EMFILE and its kin), the listener is taken out of the poller until
- * Python resumes it, since a level-triggered listener that cannot accept would spin.
+ * one in. A turn has room for so many; when that is full, it ends as well, and the next one begins
+ * with the listener that found none: a flood at one listener does not shut out another. Out of
+ * descriptors (EMFILE and its kin), the listener is taken out of the poller until Python resumes
+ * it, since a level-triggered listener that cannot accept would spin.
  */
 #include "conn.h"
 
@@ -321,6 +323,14 @@ static void serve(gev_loop *loop, const gev_event *event)
         hung_up(loop, conn, event->ready);
 }
 
+/* Whether the turn has room for what the event brings; if not, the next one begins with it. */
+static bool has_room(const gev_loop *loop, const gev_event *event)
+{
+    if (event->token & LISTENER)
+        return loop->turn.accepted < ACCEPT_ROOM;
+    return loop->arena_size - loop->turn.used >= MIN_READ;
+}
+
 /* ---- the turn ------------------------------------------------------------------------------- */
 
 int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
@@ -343,7 +353,7 @@ int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
         loop->ready = ready < 0 ? 0 : ready;
     }
     loop->now = gev_now_ms();
-    while (loop->served < loop->ready && loop->arena_size - turn->used >= MIN_READ)
+    while (loop->served < loop->ready && has_room(loop, &loop->events[loop->served]))
         serve(loop, &loop->events[loop->served++]);
     gev_idle_expire(loop);
     gev_conn_report_changes(loop);
