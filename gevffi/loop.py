@@ -67,6 +67,7 @@ class EventLoop:
             write_high_water=self.options.write_high_water,
             write_limit=self.options.write_limit,
             idle_ms=math.ceil(self.options.idle_time * 1000),
+            first_byte_ms=math.ceil(self.options.first_byte_timeout * 1000),
         )
         self._arena = Arena(self._reactor, pool, self.options.arena_size, self.options.max_leases)
         self._outbox = Outbox(self._reactor, self._arena)

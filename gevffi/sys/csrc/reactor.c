@@ -72,7 +72,8 @@ int gev_loop_open(gev_loop **result, const gev_limits *limits)
 {
     if (!limits->pool || limits->max_events < 1 || limits->max_events > 65536
             || !limits->read_budget || limits->write_limit > 1u << 30 || limits->idle_ms < 0
-            || limits->idle_ms > INT64_MAX / 2)
+            || limits->idle_ms > INT64_MAX / 2 || limits->first_byte_ms < 0
+            || limits->first_byte_ms > INT64_MAX / 2)
         return -EINVAL;
     gev_loop *loop = calloc(1, sizeof *loop);
     if (!loop)
@@ -138,7 +139,10 @@ int64_t gev_loop_adopt(gev_loop *loop, int fd)
 {
     gev_conn *conn;
     int error = gev_conn_open(loop, fd, &conn);
-    return error ? error : gev_conn_token(loop, conn);
+    if (error)
+        return error;
+    gev_idle_await_first_byte(loop, conn);
+    return gev_conn_token(loop, conn);
 }
 
 /* ---- listeners ------------------------------------------------------------------------------- */
@@ -253,6 +257,7 @@ static void read_frame(gev_loop *loop, gev_conn *conn)
     ssize_t got = receive(conn->fd, loop->arena + turn->used, room);
     if (got > 0) {
         conn->active = loop->now;
+        conn->first_byte_due = 0;
         int32_t *frame = turn->frames + 3 * (size_t)loop->frames++;
         frame[0] = (int32_t)(conn - loop->conns);
         frame[1] = (int32_t)turn->used;
