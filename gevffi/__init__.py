@@ -12,7 +12,7 @@
 underneath are in `gevffi.sys`, the ring buffer in `gevffi.ringbuf`.
 """
 
-from gevffi.balance import Balance, LeastConnections, RoundRobin
+from gevffi.balance import Balance, LeastConnections, RoundRobin, SourceHash
 from gevffi.connection import CloseReason, Connection
 from gevffi.handler import Handler
 from gevffi.listener import parse_address
@@ -43,6 +43,7 @@ __all__ = [
     "RingBuffer",
     "RoundRobin",
     "Server",
+    "SourceHash",
     "Timer",
     "parse_address",
 ]

@@ -84,6 +84,8 @@ class EventLoop:
         """Whether `run` has ended. From any thread."""
         self.connection_count = 0
         """Open connections. From any thread."""
+        self.refused_count = 0
+        """Connections this loop accepted and refused, for `max_connections`. From any thread."""
 
     # ---- running --------------------------------------------------------------------------------
 
@@ -239,6 +241,12 @@ class EventLoop:
             receive: `gevffi.protocol.receiver(handler, protocol, ...)`, made once for all.
         """
         self._given += 1
+        self._take(fd, peer, handler, protocol, receive)
+
+    def _take(
+        self, fd: int, peer: bytes, handler: Handler, protocol: Protocol, receive: Receive
+    ) -> None:
+        """`give`, for one that has counted the connection as given."""
         if self.in_loop():
             self._adopt(fd, peer, handler, protocol, receive)
         elif not self._mailbox.put(self._adopt, (fd, peer, handler, protocol, receive)):

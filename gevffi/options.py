@@ -27,6 +27,9 @@ class Options:
     """Each loop listens for itself with SO_REUSEPORT and the kernel balances (gev: ReusePort)."""
     backlog: int = 1024
     """Connections the kernel completes before they are accepted (listen(2))."""
+    max_connections: int = 0
+    """Open connections of all loops together, those they made themselves included. More are
+    refused, with a reset, and counted in `Server.refused_count`; 0: no limit."""
     tcp_nodelay: bool = True
     """Send small messages at once (TCP_NODELAY)."""
     keepalive: float = 0
