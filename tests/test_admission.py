@@ -26,9 +26,11 @@ from helpers import (
     receive_all,
     receive_exactly,
     serving,
+    wait,
 )
 
-from gevffi import Address, EventLoop, Server, admission
+from gevffi import Address, EventLoop, Raw, Server, admission
+from gevffi.sys.reactor import Accepted
 
 WAYS = pytest.mark.parametrize(
     "options", [{}, {"loops": 3}, {"loops": 3, "reuse_port": True}], ids=str
@@ -166,6 +168,35 @@ def test_a_strategy_that_fails_takes_no_place(caplog: pytest.LogCaptureFixture) 
                 is_refused(server)
         assert len(asked) == 3  # and not for those who are refused
         assert server.refused_count == 3
+
+
+def test_a_place_is_taken_before_the_loop_is_chosen() -> None:
+    """Loops accept at once, each on its thread; what one has let in, the other must know of."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def slow(loops: Sequence[EventLoop], peer: Address) -> EventLoop:
+        asked.set()
+        wait(answer)
+        return loops[0]
+
+    loops = [EventLoop(), EventLoop()]
+    door = admission.Admission(1, slow, Recorder(), Raw(), lambda conn, ctx, data: None)
+    ends = [socket.socketpair() for _ in range(2)]
+    nobody = int(socket.AF_UNIX).to_bytes(2, sys.byteorder)
+    first, second = (Accepted(0, ours.detach(), nobody) for ours, _ in ends)
+    entering = Background(door.acceptor(loops[0], loops), first)
+    wait(asked)
+    door.acceptor(loops[1], loops)(second)
+    assert (door.refused_count, loops[0].refused_count, loops[1].refused_count) == (1, 0, 1)
+    answer.set()
+    entering.join()
+    assert [loop.load for loop in loops] == [1, 0]
+    for loop in loops:
+        loop.stop(0)
+        loop.run()
+    for _, theirs in ends:
+        assert theirs.recv(1) == b""
+        theirs.close()
 
 
 # ---- the log ------------------------------------------------------------------------------------
