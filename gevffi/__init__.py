@@ -13,7 +13,7 @@ other end, for scripts, and `EventLoop.connect` for handlers. The system calls u
 `gevffi.sys`, the ring buffer in `gevffi.ringbuf`.
 """
 
-from gevffi.balance import Balance, LeastConnections, RoundRobin
+from gevffi.balance import Balance, LeastConnections, RoundRobin, SourceHash
 from gevffi.batch import Batch
 from gevffi.client import Client, ConnectionClosedError
 from gevffi.connection import CloseReason, Connection
@@ -54,6 +54,7 @@ __all__ = [
     "RingBuffer",
     "RoundRobin",
     "Server",
+    "SourceHash",
     "Timer",
     "parse_address",
 ]

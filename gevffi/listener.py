@@ -11,12 +11,29 @@ import errno
 import os
 import socket
 import stat
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 from gevffi.options import Options
 from gevffi.sys.sockaddr import Address
 
 AddressLike: TypeAlias = "str | tuple[str, int] | Address"
+AddressesLike: TypeAlias = "AddressLike | Sequence[AddressLike]"
+
+
+def parse_addresses(addresses: AddressesLike) -> tuple[Address, ...]:
+    """Return the one address, or all of a list or tuple of them, that `parse_address` makes of it.
+
+    A tuple of two whose second item is a number is one address, (host, port).
+
+    Raises:
+        ValueError: there is none, or one of them is no address; the message shows it.
+    """
+    given: Any = addresses
+    several = isinstance(given, Sequence) and not isinstance(given, (str, bytes, Address))
+    if isinstance(given, tuple) and len(given) == 2:
+        several = several and isinstance(given[1], (str, tuple))
+    return tuple(map(parse_address, given)) if several and given else (parse_address(given),)
 
 
 def parse_address(address: AddressLike) -> Address:
@@ -33,7 +50,7 @@ def parse_address(address: AddressLike) -> Address:
             host, port = address
             if port is None and host:
                 return Address(host, None)
-            if type(port) is int and 0 <= port <= 65535:
+            if type(port) is int and 0 <= port <= 65535 and _may_be_host(host):
                 return Address(host, port)
     elif isinstance(address, str):
         if address.startswith("unix:"):
@@ -46,12 +63,18 @@ def parse_address(address: AddressLike) -> Address:
             if bracketed:
                 host = host[1:-1]
             plain = number.isascii() and number.isdigit() and len(number) <= 5
-            if colon and plain and int(number) <= 65535 and (bracketed or ":" not in host):
+            fits = bracketed == (":" in host) and _may_be_host(host)
+            if colon and plain and int(number) <= 65535 and fits:
                 return Address(host, int(number))
     raise ValueError(
         "address must be 'host:port', '[ipv6]:port', ':port', (host, port) or 'unix:/path', "
         f"not {address!r}"
     )
+
+
+def _may_be_host(host: str) -> bool:
+    """Whether nothing is in it that is in no name and no number: blanks, control characters."""
+    return host.isprintable() and " " not in host
 
 
 class Listener:

@@ -72,6 +72,7 @@ class EventLoop:
             write_high_water=self.options.write_high_water,
             write_limit=self.options.write_limit,
             idle_ms=math.ceil(self.options.idle_time * 1000),
+            first_byte_ms=math.ceil(self.options.first_byte_timeout * 1000),
         )
         self._arena = Arena(self._reactor, pool, self.options.arena_size, self.options.max_leases)
         self._outbox = Outbox(self._reactor, self._arena)
@@ -95,6 +96,8 @@ class EventLoop:
         """Whether `run` has ended. From any thread."""
         self.connection_count = 0
         """Open connections. From any thread."""
+        self.refused_count = 0
+        """Connections this loop accepted and refused, for `max_connections`. From any thread."""
 
     # ---- running --------------------------------------------------------------------------------
 
@@ -272,6 +275,12 @@ class EventLoop:
             receive: `gevffi.protocol.receiver(handler, protocol, ...)`, made once for all.
         """
         self._given += 1
+        self._take(fd, peer, handler, protocol, receive)
+
+    def _take(
+        self, fd: int, peer: bytes, handler: Handler, protocol: Protocol, receive: Receive
+    ) -> None:
+        """`give`, for one that has counted the connection as given."""
         if self.in_loop():
             self._adopt(fd, peer, handler, protocol, receive, True)
         elif not self._mailbox.put(self._adopt, (fd, peer, handler, protocol, receive, True)):

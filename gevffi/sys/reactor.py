@@ -78,6 +78,7 @@ class Reactor:
         write_high_water: unsent bytes of a connection that pause reading from it.
         write_limit: unsent bytes of a connection that close it; at most 1 GiB.
         idle_ms: milliseconds without a byte that close a connection; 0 for never.
+        first_byte_ms: milliseconds an adopted connection has for its first byte; 0 for no limit.
 
     Raises:
         OSError: the kernel gave no descriptor or no memory.
@@ -92,10 +93,19 @@ class Reactor:
         write_high_water: int,
         write_limit: int,
         idle_ms: int,
+        first_byte_ms: int,
     ) -> None:
         limits = ffi.new(
             "gev_limits *",
-            (pool.handle, max_events, read_budget, write_high_water, write_limit, idle_ms),
+            {
+                "pool": pool.handle,
+                "max_events": max_events,
+                "read_budget": read_budget,
+                "write_high_water": write_high_water,
+                "write_limit": write_limit,
+                "idle_ms": idle_ms,
+                "first_byte_ms": first_byte_ms,
+            },
         )
         out = ffi.new("gev_loop **")
         check(lib.gev_loop_open(out, limits), "epoll_create1")

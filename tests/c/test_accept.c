@@ -177,6 +177,69 @@ static void a_listener_that_may_not_accept_rests_too(void)
     close_loop(&f);
 }
 
+/* However many wait at one listener, the others have their turn. */
+static void a_flood_at_one_listener_does_not_shut_out_another(void)
+{
+    enum { LISTENERS = 3, FLOOD = 500 };
+    fixture f = open_loop();
+    struct sockaddr_in addresses[LISTENERS];
+    int listeners[LISTENERS], peers[FLOOD + LISTENERS], from[LISTENERS] = {0}, opened = 0;
+    for (int i = 0; i < LISTENERS; i++) {
+        listeners[i] = listening(&addresses[i]);
+        CHECK_EQUAL(gev_loop_listen(f.loop, listeners[i]), i);
+    }
+    for (; opened < FLOOD; opened++)
+        peers[opened] = connected_to(&addresses[0]);
+    for (int i = 1; i < LISTENERS; i++)
+        peers[opened++] = connected_to(&addresses[i]);
+    for (int turn = 0; turn < LISTENERS; turn++) { /* a share of each is taken before another */
+        poll_once(&f, -1);
+        for (int i = 0; i < f.turn->accepted; i++) {
+            from[f.turn->accepted_listener[i]]++;
+            close(f.turn->accepted_fd[i]);
+        }
+    }
+    for (int i = 1; i < LISTENERS; i++)
+        CHECK_EQUAL(from[i], 1);
+    CHECK(from[0] >= 128);
+    for (int i = 0; i < opened; i++)
+        close(peers[i]);
+    for (int i = 0; i < LISTENERS; i++)
+        close(listeners[i]);
+    close_loop(&f);
+}
+
+/* The turn ends with the listener that found no place, and the next one begins with it; if that has
+ * left meanwhile, its event means nothing. */
+static void a_listener_that_waits_its_turn_may_leave(void)
+{
+    fixture f = open_loop();
+    struct sockaddr_in addresses[2];
+    int listeners[2], peers[140];
+    for (int i = 0; i < 2; i++) {
+        listeners[i] = listening(&addresses[i]);
+        CHECK_EQUAL(gev_loop_listen(f.loop, listeners[i]), i);
+    }
+    for (int i = 0; i < 140; i++)
+        peers[i] = connected_to(&addresses[i == 139]);
+    poll_once(&f, -1);
+    CHECK_EQUAL(f.turn->accepted, 128);
+    for (int i = 0; i < 128; i++)
+        close(f.turn->accepted_fd[i]);
+    CHECK_EQUAL(gev_loop_unlisten(f.loop, 1), 0);
+    poll_once(&f, 0);
+    CHECK_EQUAL(f.turn->accepted + f.turn->accept_error, 0);
+    poll_once(&f, -1);
+    CHECK_EQUAL(f.turn->accepted, 11);
+    for (int i = 0; i < 11; i++)
+        close(f.turn->accepted_fd[i]);
+    for (int i = 0; i < 140; i++)
+        close(peers[i]);
+    for (int i = 0; i < 2; i++)
+        close(listeners[i]);
+    close_loop(&f);
+}
+
 int main(void)
 {
     CHECK_TIME(20);
@@ -186,5 +249,7 @@ int main(void)
     RUN(a_listener_without_descriptors_rests);
     RUN(of_two_listeners_without_descriptors_both_are_told);
     RUN(a_listener_that_may_not_accept_rests_too);
+    RUN(a_flood_at_one_listener_does_not_shut_out_another);
+    RUN(a_listener_that_waits_its_turn_may_leave);
     return 0;
 }

@@ -227,7 +227,7 @@ static void shut_write(gev_conn *conn)
     conn->state |= CONN_WRITE_SHUT;
 }
 
-static bool unread(const gev_conn *conn)
+bool gev_conn_has_unread(const gev_conn *conn)
 {
     char byte;
     return recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
@@ -249,7 +249,7 @@ void gev_conn_drained(gev_loop *loop, gev_conn *conn)
         return;
     }
     if (!(conn->state & (CONN_EOF | CONN_BROKEN))) {
-        uint16_t lingers = unread(conn)                    ? CONN_LINGERING
+        uint16_t lingers = gev_conn_has_unread(conn)           ? CONN_LINGERING
                            : gev_conn_unacknowledged(conn) ? CONN_LINGERING | CONN_ACKING
                                                            : 0;
         if (lingers) {

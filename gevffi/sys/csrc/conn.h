@@ -51,6 +51,7 @@ typedef struct gev_conn {
     int32_t idle_prev;
     int32_t idle_bucket;     /* -1: in none */
     int64_t active;          /* when a byte last came or went, milliseconds */
+    int64_t first_byte_due;  /* when the first byte must have come; 0: it has, or need not */
     gev_ring *out;           /* unsent bytes; NULL when there are none */
     uint32_t out_start;
     uint32_t out_size;
@@ -144,6 +145,8 @@ void gev_conn_close_now(gev_loop *loop, gev_conn *conn, int reason);
 void gev_conn_drained(gev_loop *loop, gev_conn *conn);
 /* Whether the peer's kernel has yet to acknowledge bytes, or our end. */
 bool gev_conn_unacknowledged(const gev_conn *conn);
+/* Whether the kernel has bytes that nobody has read. */
+bool gev_conn_has_unread(const gev_conn *conn);
 /* Starts a close; 1: it is done. */
 int gev_conn_finish(gev_loop *loop, gev_conn *conn, int reason);
 void gev_conn_report_changes(gev_loop *loop);
@@ -187,6 +190,8 @@ void gev_output_put(gev_loop *loop, gev_conn *conn, const uint8_t *data, size_t 
 void gev_idle_init(gev_loop *loop);
 void gev_idle_add(gev_loop *loop, gev_conn *conn);
 void gev_idle_remove(gev_loop *loop, gev_conn *conn);
+/* From now on the first byte has first_byte_ms to come. */
+void gev_idle_await_first_byte(gev_loop *loop, gev_conn *conn);
 void gev_idle_expire(gev_loop *loop);
 /* How long a wait of `timeout_ms` may last. */
 int gev_idle_timeout(gev_loop *loop, int timeout_ms);

@@ -158,6 +158,7 @@ typedef struct gev_limits {
     uint32_t write_high_water;   /* unsent bytes that pause reading; half of it resumes */
     uint32_t write_limit;        /* unsent bytes that close */
     int64_t idle_ms;             /* without a byte in or out; 0: for ever */
+    int64_t first_byte_ms;       /* until the first byte in, once adopted; 0: for ever */
 } gev_limits;
 
 /* Why a connection closed. The order is that of gevffi.CloseReason. */

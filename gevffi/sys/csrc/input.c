@@ -231,6 +231,7 @@ static void read_large(gev_loop *loop, gev_conn *conn)
     ssize_t got = gev_receive(conn->fd, conn->in->base + end, room);
     if (got > 0) {
         conn->active = loop->now;
+        conn->first_byte_due = 0;
         conn->in_size += (uint32_t)got;
         cut_large(loop, conn);
     } else {
@@ -257,6 +258,7 @@ void gev_input_read(gev_loop *loop, gev_conn *conn)
         return;
     }
     conn->active = loop->now;
+    conn->first_byte_due = 0;
     if (!conn->framing) {
         tell_frame(loop, conn, (size_t)got);
         return;

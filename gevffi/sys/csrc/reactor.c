@@ -12,8 +12,10 @@
  * place in the queue. A connection is read once a turn, up to its budget.
  *
  * Accepted descriptors are handed to Python, which decides whose they are; gev_loop_adopt takes
- * one in. Out of descriptors (EMFILE and its kin), the listener is taken out of the poller until
- * Python resumes it, since a level-triggered listener that cannot accept would spin.
+ * one in. A turn has room for so many; when that is full, it ends as well, and the next one begins
+ * with the listener that found none: a flood at one listener does not shut out another. Out of
+ * descriptors (EMFILE and its kin), the listener is taken out of the poller until Python resumes
+ * it, since a level-triggered listener that cannot accept would spin.
  */
 #include "conn.h"
 
@@ -75,7 +77,8 @@ int gev_loop_open(gev_loop **result, const gev_limits *limits)
 {
     if (!limits->pool || limits->max_events < 1 || limits->max_events > 65536
             || !limits->read_budget || limits->write_limit > 1u << 30 || limits->idle_ms < 0
-            || limits->idle_ms > INT64_MAX / 2)
+            || limits->idle_ms > INT64_MAX / 2 || limits->first_byte_ms < 0
+            || limits->first_byte_ms > INT64_MAX / 2)
         return -EINVAL;
     gev_loop *loop = calloc(1, sizeof *loop);
     if (!loop)
@@ -144,7 +147,10 @@ int64_t gev_loop_adopt(gev_loop *loop, int fd)
 {
     gev_conn *conn;
     int error = gev_conn_open(loop, fd, 0, &conn);
-    return error ? error : gev_conn_token(loop, conn);
+    if (error)
+        return error;
+    gev_idle_await_first_byte(loop, conn);
+    return gev_conn_token(loop, conn);
 }
 
 /* ---- listeners ------------------------------------------------------------------------------ */
@@ -288,6 +294,14 @@ static void serve(gev_loop *loop, const gev_event *event)
         hung_up(loop, conn, event->ready);
 }
 
+/* Whether the turn has room for what the event brings; if not, the next one begins with it. */
+static bool has_room(const gev_loop *loop, const gev_event *event)
+{
+    if (event->token & LISTENER)
+        return loop->turn.accepted < ACCEPT_ROOM;
+    return loop->arena_size - loop->turn.used >= GEV_MIN_READ;
+}
+
 /* ---- the turn ------------------------------------------------------------------------------- */
 
 int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
@@ -313,7 +327,7 @@ int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
     loop->now = gev_now_ms();
     if (loop->again_count)
         gev_input_again(loop);
-    while (loop->served < loop->ready && loop->arena_size - turn->used >= GEV_MIN_READ)
+    while (loop->served < loop->ready && has_room(loop, &loop->events[loop->served]))
         serve(loop, &loop->events[loop->served++]);
     gev_idle_expire(loop);
     gev_conn_report_changes(loop);
