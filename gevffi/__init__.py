@@ -21,6 +21,7 @@ from gevffi.options import Options
 from gevffi.protocol import FrameTooLargeError, Protocol, ProtocolError, Raw
 from gevffi.ringbuf import ReadBuffer, RingBuffer
 from gevffi.server import Server
+from gevffi.stats import LoopStats
 from gevffi.sys.sockaddr import Address
 from gevffi.timers import Timer
 
@@ -35,6 +36,7 @@ __all__ = [
     "FrameTooLargeError",
     "Handler",
     "LeastConnections",
+    "LoopStats",
     "Options",
     "Protocol",
     "ProtocolError",

@@ -33,6 +33,7 @@ from gevffi.mailbox import Mailbox
 from gevffi.options import Options
 from gevffi.outbox import LARGE, Outbox, join
 from gevffi.protocol import FrameTooLargeError, Protocol, ProtocolError, Receive
+from gevffi.stats import Counters, LoopStats, loop_stats
 from gevffi.sys.errors import check
 from gevffi.sys.memory import default_pool
 from gevffi.sys.reactor import MORE, Accepted, Change, Reactor
@@ -71,6 +72,7 @@ class EventLoop:
         self._arena = Arena(self._reactor, pool, self.options.arena_size, self.options.max_leases)
         self._outbox = Outbox(self._reactor, self._arena)
         self._timers = TimerQueue()
+        self._counters = Counters()
         self._conns: list[Connection | None] = []  # by slot
         self._mailbox = Mailbox(self._reactor.wake)
         self._acceptor = Acceptor(self._reactor, self._timers, self._log, name)
@@ -143,7 +145,7 @@ class EventLoop:
         self.finished = True
         for call, args in self._mailbox.close():
             if call == self._adopt:  # a connection on its way here
-                os.close(args[0])
+                self.refuse(args[0])
         self._conns.clear()
         self._reactor.close()
         self._arena.close()  # somebody may keep the loop, by a connection for one
@@ -161,6 +163,18 @@ class EventLoop:
     def leases(self) -> int:
         """Arenas that only views kept by handlers hold. From any thread."""
         return self._arena.leases
+
+    def stats(self) -> LoopStats:
+        """What the loop has counted, and what it has now. From any thread, also after the end."""
+        return loop_stats(
+            self._reactor.stats(),
+            self._counters,
+            connections=self.connection_count,
+            leases=self.leases,
+            timers=self._timers.running,
+            calls=self._mailbox.made,
+            calls_waiting=len(self._mailbox.calls),
+        )
 
     # ---- calls and timers -----------------------------------------------------------------------
 
@@ -241,20 +255,28 @@ class EventLoop:
         if self.in_loop():
             self._adopt(fd, peer, handler, protocol, receive)
         elif not self._mailbox.put(self._adopt, (fd, peer, handler, protocol, receive)):
-            os.close(fd)
+            self.refuse(fd)
+
+    def refuse(self, fd: int) -> None:
+        """Close a connection that a listener accepted and that nobody will serve, and count it.
+
+        Threads as for `give`.
+        """
+        self._counters.refused += 1
+        os.close(fd)
 
     def _adopt(
         self, fd: int, peer: bytes, handler: Handler, protocol: Protocol, receive: Receive
     ) -> None:
         if self._stopping:
             self._ended += 1
-            os.close(fd)
+            self.refuse(fd)
             return
         try:
             token = self._reactor.adopt(fd)
         except OSError:
             self._ended += 1
-            os.close(fd)
+            self.refuse(fd)
             raise
         conn = Connection(self, token, peer, handler, protocol, receive)
         slot = token & 0xFFFFFFFF
@@ -352,6 +374,7 @@ class EventLoop:
         self._conns[slot] = None
         self.connection_count -= 1
         self._ended += 1
+        self._counters.closed[reason] += 1
         try:
             conn._handler.on_close(conn, reason)
         except Exception as exc:
@@ -392,6 +415,7 @@ class EventLoop:
             conn._close(CloseReason.HANDLER_ERROR)
 
     def _report(self, conn: Connection, exc: Exception) -> None:
+        self._counters.handler_errors += 1
         try:
             conn._handler.on_error(conn, exc)
         except Exception as failure:

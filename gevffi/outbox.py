@@ -30,7 +30,7 @@ _FLUSH_AT = 1 << 20
 class Outbox:
     """The unsent pieces of a turn. Belongs to the loop's thread."""
 
-    __slots__ = ("_arena", "_large", "_reactor", "blob", "pieces")
+    __slots__ = ("_arena", "_large", "_reactor", "blob", "parts", "pieces")
 
     def __init__(self, reactor: Reactor, arena: Arena) -> None:
         self._reactor = reactor
@@ -39,6 +39,8 @@ class Outbox:
         self.blob = bytearray()
         self.pieces: list[int] = []
         self._large: list[Any] = []
+        self.parts = 0
+        """Pieces that are no message of their own but go on with the one before."""
 
     def add(self, token: int, data: Any) -> None:
         """Send `data`, any bytes-like object, to the connection `token`.
@@ -88,6 +90,9 @@ class Outbox:
     def flush(self) -> None:
         """Send everything."""
         if self.pieces:
+            if self.parts:
+                self._reactor.recount(0, -self.parts)
+                self.parts = 0
             try:
                 self._reactor.send(self.pieces, self.blob, self._large)
             finally:

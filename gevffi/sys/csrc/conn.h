@@ -4,6 +4,7 @@
  *   output.c    sends, keeps what waits        (calls conn)
  *   idle.c      finds who has been silent      (calls conn)
  *   conn.c      slots, interest, closing       (calls the poller and the pool)
+ *   stats.c     counts                         (calls none; all others count)
  *
  * A connection costs this struct and nothing else in C while it is idle.
  */
@@ -11,6 +12,7 @@
 #define GEVFFI_CONN_H
 
 #include "gevffi.h"
+#include "stats.h"
 
 #include <stdbool.h>
 
@@ -86,6 +88,7 @@ struct gev_loop {
     int served;
     int ready;
     int64_t now;             /* milliseconds; read once a turn and once a gev_loop_send */
+    gev_stats stats;
 
     gev_listener *listeners;
     int32_t listener_count;
@@ -102,6 +105,7 @@ struct gev_loop {
 };
 
 /* conn.c */
+int64_t gev_now_ns(void);
 int64_t gev_now_ms(void);
 gev_conn *gev_conn_at(gev_loop *loop, int64_t token);
 int64_t gev_conn_token(const gev_loop *loop, const gev_conn *conn);
@@ -124,7 +128,7 @@ int gev_reason_of(int error);
 
 /* output.c */
 void gev_output_flush(gev_loop *loop, gev_conn *conn);
-void gev_output_drop(gev_conn *conn);
+void gev_output_drop(gev_loop *loop, gev_conn *conn);
 
 /* idle.c */
 void gev_idle_init(gev_loop *loop);

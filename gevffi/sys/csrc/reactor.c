@@ -220,12 +220,14 @@ static void accept_some(gev_loop *loop, int number)
 
 /* ---- connections ------------------------------------------------------------------------------- */
 
-static ssize_t receive(int fd, uint8_t *into, size_t room)
+static ssize_t receive(gev_loop *loop, int fd, uint8_t *into, size_t room)
 {
     ssize_t got;
     do {
         got = recv(fd, into, room, 0);
     } while (got < 0 && errno == EINTR);
+    if (got > 0)
+        gev_count(&loop->stats.counts.bytes_received, (uint64_t)got);
     return got < 0 ? -errno : got;
 }
 
@@ -248,7 +250,7 @@ static void read_frame(gev_loop *loop, gev_conn *conn)
     size_t room = loop->arena_size - turn->used;
     if (room > loop->limits.read_budget)
         room = loop->limits.read_budget;
-    ssize_t got = receive(conn->fd, loop->arena + turn->used, room);
+    ssize_t got = receive(loop, conn->fd, loop->arena + turn->used, room);
     if (got > 0) {
         conn->active = loop->now;
         int32_t *frame = turn->frames + 3 * (size_t)loop->frames++;
@@ -270,7 +272,7 @@ static void linger(gev_loop *loop, gev_conn *conn)
 {
     uint8_t scratch[16384];
     for (size_t seen = 0; seen < loop->limits.read_budget; seen += sizeof scratch) {
-        ssize_t got = receive(conn->fd, scratch, sizeof scratch);
+        ssize_t got = receive(loop, conn->fd, scratch, sizeof scratch);
         if (got == -EAGAIN)
             return;
         if (got <= 0) {
@@ -323,12 +325,22 @@ static void serve(gev_loop *loop, const gev_event *event)
 
 /* ---- the turn ------------------------------------------------------------------------------- */
 
+/* The messages of the last turn. Counted when the caller is done with them, since it knows what
+ * became of the frames (gev_loop_recount). */
+static void count_messages(gev_loop *loop)
+{
+    gev_count_carried(&loop->stats.counts.messages_received, loop->frames,
+                      &loop->stats.received_carry);
+}
+
 int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
 {
     gev_turn *turn = &loop->turn;
     if (start > loop->arena_size || loop->arena_size - start < MIN_READ
             || loop->arena_size > INT32_MAX)
         return -EINVAL;
+    int64_t now = gev_stats_turn_over(&loop->stats);
+    count_messages(loop);
     gev_conn_release_told(loop);
     loop->frames = turn->changes = turn->accepted = turn->accept_error = 0;
     turn->used = start;
@@ -341,12 +353,17 @@ int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
             return ready;
         loop->served = 0;
         loop->ready = ready < 0 ? 0 : ready;
+        now = gev_now_ns();
     }
-    loop->now = gev_now_ms();
+    loop->stats.turn_began = now;
+    loop->now = now / 1000000;
+    int before = loop->served;
     while (loop->served < loop->ready && loop->arena_size - turn->used >= MIN_READ)
         serve(loop, &loop->events[loop->served++]);
     gev_idle_expire(loop);
     gev_conn_report_changes(loop);
+    gev_count(&loop->stats.counts.events, (uint64_t)(loop->served - before));
+    gev_count(&loop->stats.counts.accepted, (uint64_t)turn->accepted);
     bool more = turn->changes || turn->accepted || turn->accept_error;
     return loop->frames + (more ? GEV_MORE : 0);
 }
