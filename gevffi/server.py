@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gevffi.balance import Balance, RoundRobin
 from gevffi.handler import Handler
@@ -30,6 +29,9 @@ from gevffi.protocol import Protocol, Raw, receiver
 from gevffi.sys.reactor import Accepted
 from gevffi.sys.sockaddr import Address, decode_sockaddr
 from gevffi.timers import Timer, check_delay
+
+if TYPE_CHECKING:
+    from gevffi.metrics import Endpoint
 
 logger = logging.getLogger("gevffi")
 
@@ -43,10 +45,13 @@ class Server:
             "unix:/path". Port 0 lets the kernel choose; see `address`.
         protocol: cuts messages; `Raw()` when None.
         balance: picks the loop of a new connection; `RoundRobin()` when None.
+        metrics_address: where to serve the server's numbers to Prometheus (gev: MetricsServer), as
+            `address`, but no Unix socket; nowhere when None. See `gevffi.metrics`.
         **options: see `gevffi.Options`.
 
     Raises:
         ValueError, TypeError: a bad address or option; the message names it.
+        ImportError: `metrics_address` is given, and the package prometheus-client is not installed.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Server:
         *,
         protocol: Protocol | None = None,
         balance: Balance | None = None,
+        metrics_address: AddressLike | None = None,
         **options: Any,
     ) -> None:
         self.options = Options(**options)
@@ -69,6 +75,7 @@ class Server:
         self._timers: list[tuple[Timer, float]] = []  # asked for before the start
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
+        self._metrics = None if metrics_address is None else self._endpoint(metrics_address)
         self._threads: list[threading.Thread] = []
         self._done = threading.Event()  # cleared while a loop runs in the thread of `start`
         self._done.set()
@@ -205,6 +212,8 @@ class Server:
             listener = Listener(wanted, self.options)
             self._listeners.append(listener)
             wanted = listener.address  # the others share the port the kernel chose
+        if self._metrics is not None:
+            self._metrics.open()
         self.loops = tuple(
             EventLoop(self.options, name=f"loop-{number}") for number in range(count)
         )
@@ -218,6 +227,8 @@ class Server:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+        if self._metrics is not None:
+            self._metrics.close()
         self._threads = []
         self.loops = ()
 
@@ -269,7 +280,7 @@ class Server:
                     if chosen not in loops:
                         raise TypeError(f"{self._balance!r} chose no loop but {chosen!r}")
                 except BaseException:
-                    os.close(new.fd)
+                    loop.refuse(new.fd)
                     raise
                 chosen.give(new.fd, new.peer, self._handler, self._protocol, self._receive)
 
@@ -305,6 +316,16 @@ class Server:
     def address(self) -> Address:
         """What the server listens on, with the port the kernel chose once it runs."""
         return self._listeners[0].address if self._listeners else self._wanted
+
+    def _endpoint(self, address: AddressLike) -> Endpoint:
+        from gevffi.metrics import Endpoint  # an extra: not everybody has what it needs
+
+        return Endpoint(self, address)
+
+    @property
+    def metrics_address(self) -> Address | None:
+        """Where metrics are served, with the port the kernel chose once it runs; None: nowhere."""
+        return None if self._metrics is None else self._metrics.address
 
     @property
     def connection_count(self) -> int:
