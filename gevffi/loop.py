@@ -85,6 +85,8 @@ class EventLoop:
         """Whether `run` has ended. From any thread."""
         self.connection_count = 0
         """Open connections. From any thread."""
+        self.refused_count = 0
+        """Connections closed at once instead of being served. From any thread."""
 
     # ---- running --------------------------------------------------------------------------------
 
@@ -170,6 +172,7 @@ class EventLoop:
             self._reactor.stats(),
             self._counters,
             connections=self.connection_count,
+            refused=self.refused_count,
             leases=self.leases,
             timers=self._timers.running,
             calls=self._mailbox.made,
@@ -262,7 +265,7 @@ class EventLoop:
 
         Threads as for `give`.
         """
-        self._counters.refused += 1
+        self.refused_count += 1
         os.close(fd)
 
     def _adopt(

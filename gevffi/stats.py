@@ -26,12 +26,11 @@ TURN_SECONDS: tuple[float, ...] = tuple(bound / 1e9 for bound in TURN_BOUNDS)
 class Counters:
     """The part that Python counts. Written by the loop's thread, read by any."""
 
-    __slots__ = ("closed", "handler_errors", "refused")
+    __slots__ = ("closed", "handler_errors")
 
     def __init__(self) -> None:
         self.closed = dict.fromkeys(_REASONS, 0)
         self.handler_errors = 0
-        self.refused = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +82,7 @@ def loop_stats(
     counters: Counters,
     *,
     connections: int,
+    refused: int,
     leases: int,
     timers: int,
     calls: int,
@@ -92,7 +92,7 @@ def loop_stats(
     return LoopStats(
         connections=connections,
         accepted=reactor.accepted,
-        refused=counters.refused,
+        refused=refused,
         closed=dict(counters.closed),
         bytes_received=reactor.bytes_received,
         bytes_sent=reactor.bytes_sent,
