@@ -25,6 +25,7 @@ from gevffi.options import Options
 from gevffi.protocol import FrameTooLargeError, Protocol, ProtocolError, Raw
 from gevffi.ringbuf import ReadBuffer, RingBuffer
 from gevffi.server import Server
+from gevffi.stats import LoopStats
 from gevffi.sys.sockaddr import Address
 from gevffi.timers import Timer
 
@@ -46,6 +47,7 @@ __all__ = [
     "Handler",
     "LeastConnections",
     "LengthPrefixed",
+    "LoopStats",
     "Options",
     "Protocol",
     "ProtocolError",

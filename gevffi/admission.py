@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import socket
 import struct
 import threading
@@ -86,7 +85,7 @@ class Admission:
         except BaseException:
             with self._lock:
                 self._entering -= 1
-            os.close(new.fd)
+            loop.refuse(new.fd)
             raise
         with self._lock:
             self._entering -= 1

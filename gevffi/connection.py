@@ -65,8 +65,10 @@ class CloseReason(Enum):
     """There was no memory for what had to be kept."""
 
 
-def _discard(_conn: Connection, _ctx: Any, _data: memoryview) -> None:
+def _discard(conn: Connection, _ctx: Any, data: memoryview) -> None:
     """What a connection does with bytes once it is closing."""
+    if data or conn._framing is not None:
+        conn._loop._reactor.recount(-1, 0)
 
 
 class Connection:
@@ -191,6 +193,7 @@ class Connection:
         if packet is not None:
             reply = packet(self, reply)
             if type(reply) is tuple:
+                self._loop._outbox.parts += len(reply) - 1
                 for piece in reply:
                     add(self._token, piece)
                 return

@@ -93,6 +93,7 @@ class Delivery:
             if not conn._cutting:
                 if conn.connected:  # paused by somebody else's callback
                     reactor.unread_arena(conn._token, starts[first] - framing.lead, read_end)
+                reactor.recount(first - last, 0)
                 continue
             replies = outbox.replies_of(conn)
             try:
@@ -121,9 +122,11 @@ class Delivery:
         for slot, start, size, total in self._reactor.large():
             conn: Any = self._conns[slot]
             if conn is None or not conn._cutting:
+                self._reactor.recount(-1, 0)
                 continue  # told again when reading is resumed
             region = self._reactor.take_large(conn._token, total)
             if region is None:
+                self._reactor.recount(-1, 0)
                 continue
             replies = self._outbox.replies_of(conn)
             end = start + size
@@ -152,6 +155,7 @@ class Delivery:
         count = length_hint(following)
         left.clear()
         if count:
+            self._reactor.recount(-count, 0)
             lead = conn._framing.lead  # type: ignore[union-attr]
             self._reactor.unread_arena(conn._token, starts[last - count] - lead, read_end)
 

@@ -38,6 +38,7 @@ from gevffi.mailbox import Mailbox
 from gevffi.options import Options
 from gevffi.outbox import Outbox
 from gevffi.protocol import FrameTooLargeError, Protocol, ProtocolError, Raw, Receive, receiver
+from gevffi.stats import Counters, LoopStats, loop_stats
 from gevffi.sys.errors import check
 from gevffi.sys.memory import default_pool
 from gevffi.sys.reactor import FRAMES, MORE, RUNS, Accepted, Change, Reactor
@@ -78,6 +79,7 @@ class EventLoop:
         self._outbox = Outbox(self._reactor, self._arena)
         self._broadcaster = Broadcaster(self)
         self._timers = TimerQueue()
+        self._counters = Counters()
         self._conns: list[Connection | None] = []  # by slot
         self._framings: weakref.WeakKeyDictionary[Framing, int] = weakref.WeakKeyDictionary()
         self._mailbox = Mailbox(self._reactor.wake)
@@ -97,7 +99,7 @@ class EventLoop:
         self.connection_count = 0
         """Open connections. From any thread."""
         self.refused_count = 0
-        """Connections this loop accepted and refused, for `max_connections`. From any thread."""
+        """Connections closed at once instead of being served. From any thread."""
 
     # ---- running --------------------------------------------------------------------------------
 
@@ -179,7 +181,7 @@ class EventLoop:
         self.finished = True
         for call, args in self._mailbox.close():
             if call == self._adopt:  # a connection on its way here
-                os.close(args[0])
+                self.refuse(args[0])
         self._connector.finish()
         self._conns.clear()
         self._reactor.close()
@@ -198,6 +200,19 @@ class EventLoop:
     def leases(self) -> int:
         """Arenas that only views kept by handlers hold. From any thread."""
         return self._arena.leases
+
+    def stats(self) -> LoopStats:
+        """What the loop has counted, and what it has now. From any thread, also after the end."""
+        return loop_stats(
+            self._reactor.stats(),
+            self._counters,
+            connections=self.connection_count,
+            refused=self.refused_count,
+            leases=self.leases,
+            timers=self._timers.running,
+            calls=self._mailbox.made,
+            calls_waiting=len(self._mailbox.calls),
+        )
 
     # ---- calls and timers -----------------------------------------------------------------------
 
@@ -284,7 +299,15 @@ class EventLoop:
         if self.in_loop():
             self._adopt(fd, peer, handler, protocol, receive, True)
         elif not self._mailbox.put(self._adopt, (fd, peer, handler, protocol, receive, True)):
-            os.close(fd)
+            self.refuse(fd)
+
+    def refuse(self, fd: int) -> None:
+        """Close a connection that a listener accepted and that nobody will serve, and count it.
+
+        Threads as for `give`.
+        """
+        self.refused_count += 1
+        os.close(fd)
 
     def _adopt(
         self,
@@ -297,13 +320,13 @@ class EventLoop:
     ) -> None:
         if self._stopping:
             self._ended += 1
-            os.close(fd)
+            self.refuse(fd)
             return
         try:
             token = self._reactor.adopt(fd)
         except OSError:
             self._ended += 1
-            os.close(fd)
+            self.refuse(fd)
             raise
         conn = Connection(self, token, peer, handler, protocol, receive)
         conn._served = served
@@ -459,6 +482,7 @@ class EventLoop:
         self._conns[slot] = None
         self.connection_count -= 1
         self._ended += 1
+        self._counters.closed[reason] += 1
         try:
             conn._handler.on_close(conn, reason)
         except Exception as exc:
@@ -503,6 +527,7 @@ class EventLoop:
         conn._close(reason)
 
     def _report(self, conn: Connection, exc: Exception) -> None:
+        self._counters.handler_errors += 1
         try:
             conn._handler.on_error(conn, exc)
         except Exception as failure:

@@ -15,20 +15,23 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gevffi.admission import Admission
 from gevffi.balance import Balance, Select, selector
 from gevffi.broadcast import by_loop, fixed
 from gevffi.connection import Connection
 from gevffi.handler import Handler
-from gevffi.listener import AddressesLike, Listener, parse_addresses
+from gevffi.listener import AddressesLike, AddressLike, Listener, parse_addresses
 from gevffi.loop import EventLoop
 from gevffi.options import Options
 from gevffi.protocol import Protocol, Raw, receiver
 from gevffi.signals import stop_signals
 from gevffi.sys.sockaddr import Address
 from gevffi.timers import Timer, check_delay
+
+if TYPE_CHECKING:
+    from gevffi.metrics import Endpoint
 
 logger = logging.getLogger("gevffi")
 
@@ -43,10 +46,13 @@ class Server:
         protocol: cuts messages; `Raw()` when None.
         balance: picks the loop of a new connection where one accepts for several: a `Balance` or
             any callable (loops, peer) -> EventLoop; `RoundRobin()` when None.
+        metrics_address: where to serve the server's numbers to Prometheus (gev: MetricsServer), as
+            `address`, but no Unix socket; nowhere when None. See `gevffi.metrics`.
         **options: see `gevffi.Options`.
 
     Raises:
         ValueError, TypeError: a bad address or option; the message names it.
+        ImportError: `metrics_address` is given, and the package prometheus-client is not installed.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class Server:
         *,
         protocol: Protocol | None = None,
         balance: Balance | Select | None = None,
+        metrics_address: AddressLike | None = None,
         **options: Any,
     ) -> None:
         self.options = Options(**options)
@@ -75,6 +82,7 @@ class Server:
         self._timers: list[tuple[Timer, float]] = []  # asked for before the start
         self._lock = threading.Lock()
         self._listeners: list[tuple[int, Listener]] = []  # with the number of the loop
+        self._metrics = None if metrics_address is None else self._endpoint(metrics_address)
         self._threads: list[threading.Thread] = []
         self._done = threading.Event()  # not while threads start, or a loop runs in `start`
         self._done.set()
@@ -179,6 +187,8 @@ class Server:
                 listener = Listener(wanted, self.options)
                 self._listeners.append((number, listener))
                 wanted = listener.address  # the others share the port the kernel chose
+        if self._metrics is not None:
+            self._metrics.open()
         self.loops = tuple(
             EventLoop(self.options, name=f"loop-{number}") for number in range(count)
         )
@@ -193,6 +203,8 @@ class Server:
         for _, listener in self._listeners:
             listener.close()
         self._listeners.clear()
+        if self._metrics is not None:
+            self._metrics.close()
         self._threads = []
         self.loops = ()
 
@@ -295,6 +307,16 @@ class Server:
         runs."""
         listening = tuple(listener.address for number, listener in self._listeners if number == 0)
         return listening if len(listening) == len(self._wanted) else self._wanted
+
+    def _endpoint(self, address: AddressLike) -> Endpoint:
+        from gevffi.metrics import Endpoint  # an extra: not everybody has what it needs
+
+        return Endpoint(self, address)
+
+    @property
+    def metrics_address(self) -> Address | None:
+        """Where metrics are served, with the port the kernel chose once it runs; None: nowhere."""
+        return None if self._metrics is None else self._metrics.address
 
     @property
     def connection_count(self) -> int:

@@ -4,14 +4,15 @@ A `Reactor` does not decide anything. It owns the C loop, the arrays its turns f
 conversions between the two worlds, each of which costs one call for a whole turn rather than one
 for every event. `gevffi.loop.EventLoop` stands on it.
 
-Everything here belongs to the loop's thread, but for `wake`. A forked child has copies of all
-reactors, over epoll instances that it shares with its parent: there they let go of these, or the
-child's clean-up would make the parent deaf.
+Everything here belongs to the loop's thread, but for `wake` and `stats`. A forked child has copies
+of all reactors, over epoll instances that it shares with its parent: there they let go of these, or
+the child's clean-up would make the parent deaf.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from array import array
 from collections.abc import Callable, Iterable
@@ -68,6 +69,26 @@ class Accepted(NamedTuple):
     """The peer's address as the kernel gave it, a `struct sockaddr`."""
 
 
+class ReactorStats(NamedTuple):
+    """What a C loop has counted since it was opened (`gev_loop_stats`)."""
+
+    accepted: int  #: connections its listeners took from the kernel
+    bytes_received: int
+    bytes_sent: int  #: taken by the kernel
+    messages_received: int
+    messages_sent: int  #: given to `send`
+    pending_bytes: int  #: wait for the kernel now
+    events: int  #: descriptors that were ready and were served
+    turn_ns: int  #: nanoseconds in turns, waits left out
+    turns: tuple[int, ...]  #: by how long they took, as in `TURN_BOUNDS`
+
+
+TURN_BOUNDS: tuple[int, ...] = tuple(
+    int(lib.gev_turn_bound(bucket)) for bucket in range(lib.GEV_TURN_BUCKETS - 1)
+)
+"""The longest turn each entry of `ReactorStats.turns` counts, in nanoseconds; the last has none."""
+
+
 class Reactor:
     """A C loop and its results.
 
@@ -110,6 +131,8 @@ class Reactor:
         out = ffi.new("gev_loop **")
         check(lib.gev_loop_open(out, limits), "epoll_create1")
         _open.add(self)
+        self._reading_stats = threading.Lock()  # the loop is not freed meanwhile
+        self._last_stats: ReactorStats | None = None
         self._pool = pool  # the C loop takes rings from it for as long as it lives
         loop = self._loop = ffi.gc(out[0], lib.gev_loop_close)
         turn = self._turn = lib.gev_loop_turn(loop)
@@ -128,7 +151,9 @@ class Reactor:
     def close(self) -> None:
         """Close every connection at once and free the loop. Nothing may be called after it."""
         _open.discard(self)
-        ffi.release(self._loop)
+        with self._reading_stats:
+            self._last_stats = self._read_stats()
+            ffi.release(self._loop)
         del self._region, self._base
 
     # ---- a turn ---------------------------------------------------------------------------------
@@ -244,6 +269,23 @@ class Reactor:
         """
         check(lib.gev_loop_broadcast(self._loop, len(tokens), tokens, data, len(data)), "broadcast")
 
+    # ---- what it counts -------------------------------------------------------------------------
+
+    def stats(self) -> ReactorStats:
+        """Return what it has counted; after the close, up to then. From any thread."""
+        with self._reading_stats:
+            return self._last_stats or self._read_stats()
+
+    def _read_stats(self) -> ReactorStats:
+        stats = ffi.new("gev_loop_stats *")
+        lib.gev_loop_read_stats(self._loop, stats)
+        *counters, turns = (getattr(stats, name) for name in ReactorStats._fields)
+        return ReactorStats._make((*counters, tuple(turns)))
+
+    def recount(self, received: int, sent: int) -> None:
+        """So many more messages, or fewer, than frames and pieces were received and sent."""
+        lib.gev_loop_recount(self._loop, received, sent)
+
     # ---- listeners and connections --------------------------------------------------------------
 
     def listen(self, fd: int) -> int:
@@ -339,6 +381,7 @@ _open: weakref.WeakSet[Reactor] = weakref.WeakSet()
 def _after_fork_in_child() -> None:
     for reactor in list(_open):
         lib.gev_loop_forked(reactor._loop)
+        reactor._reading_stats = threading.Lock()  # another thread may have held it
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -29,5 +29,6 @@ int gev_loop_broadcast(gev_loop *loop, int32_t count, const int64_t *tokens, con
         gev_output_put(loop, conn, data, size);
         reached++;
     }
+    gev_count(&loop->stats.counts.messages_sent, (uint64_t)reached);
     return reached;
 }

@@ -27,11 +27,16 @@
 #include <time.h>
 #include <unistd.h>
 
-int64_t gev_now_ms(void)
+int64_t gev_now_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+int64_t gev_now_ms(void)
+{
+    return gev_now_ns() / 1000000;
 }
 
 int gev_reason_of(int error)
@@ -208,7 +213,7 @@ void gev_conn_close_now(gev_loop *loop, gev_conn *conn, int reason)
         gev_poller_remove(loop->poller, conn->fd, conn->interest);
     close(conn->fd);
     conn->fd = -1;
-    gev_output_drop(conn);
+    gev_output_drop(loop, conn);
     gev_input_drop(conn);
     gev_idle_remove(loop, conn);
     if (conn->state & CONN_LISTED)

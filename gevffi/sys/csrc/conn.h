@@ -8,6 +8,7 @@
  *   broadcast.c sends the same to many         (calls output)
  *   idle.c      finds who has been silent      (calls conn)
  *   conn.c      slots, interest, closing       (calls the poller and the pool)
+ *   stats.c     counts                         (calls none; all others count)
  *
  * A connection costs this struct and nothing else in C while it is idle.
  */
@@ -15,6 +16,7 @@
 #define GEVFFI_CONN_H
 
 #include "gevffi.h"
+#include "stats.h"
 
 #include <stdbool.h>
 
@@ -92,6 +94,7 @@ struct gev_loop {
     uint32_t arena_size;
 
     int32_t frames;          /* of this turn */
+    int32_t messages;        /* of this turn: frames, cuts and large frames */
     size_t cut_room;         /* of gev_turn.starts and ends */
 
     gev_framing *framings;
@@ -110,6 +113,7 @@ struct gev_loop {
     int served;
     int ready;
     int64_t now;             /* milliseconds; read once a turn and once a gev_loop_send */
+    gev_stats stats;
 
     gev_listener *listeners;
     int32_t listener_count;
@@ -130,6 +134,7 @@ struct gev_loop {
 };
 
 /* conn.c */
+int64_t gev_now_ns(void);
 int64_t gev_now_ms(void);
 gev_conn *gev_conn_at(gev_loop *loop, int64_t token);
 int64_t gev_conn_token(const gev_loop *loop, const gev_conn *conn);
@@ -154,7 +159,7 @@ void gev_conn_release_told(gev_loop *loop);
 int gev_reason_of(int error);
 
 /* input.c */
-ssize_t gev_receive(int fd, uint8_t *into, size_t room);
+ssize_t gev_receive(gev_loop *loop, int fd, uint8_t *into, size_t room);
 void gev_input_read(gev_loop *loop, gev_conn *conn);
 /* Cuts what is kept of those in gev_loop.again. */
 void gev_input_again(gev_loop *loop);
@@ -177,7 +182,7 @@ void gev_conn_connected(gev_loop *loop, gev_conn *conn);
 
 /* output.c */
 void gev_output_flush(gev_loop *loop, gev_conn *conn);
-void gev_output_drop(gev_conn *conn);
+void gev_output_drop(gev_loop *loop, gev_conn *conn);
 /* Whether bytes given to it now would be sent: it is neither closing, nor is its sending side. */
 static inline bool gev_output_takes(const gev_conn *conn)
 {

@@ -12,6 +12,7 @@
  *   framing.c       cutting frames and dressing what is sent
  *   websocket.c utf8.c   frames of RFC 6455
  *   conn.c connect.c input.c kept.c output.c broadcast.c idle.c reactor.c   the loop
+ *   stats.c         what the loop counts
  */
 #ifndef GEVFFI_H
 #define GEVFFI_H
@@ -304,6 +305,32 @@ int64_t gev_conn_sent(gev_loop *loop, int64_t token);
 /* Asks for GEV_CHANGE_SENT once the kernel has taken all bytes up to `position`. */
 int gev_conn_notify(gev_loop *loop, int64_t token, int64_t position);
 int gev_conn_fd(gev_loop *loop, int64_t token);
+
+/* ---- what the loop counts (stats.c) ------------------------------------------------------- */
+
+enum { GEV_TURN_BUCKETS = 17 };
+
+/* Since the loop was opened, but for pending_bytes. */
+typedef struct gev_loop_stats {
+    uint64_t accepted;           /* connections its listeners took from the kernel */
+    uint64_t bytes_received;
+    uint64_t bytes_sent;         /* taken by the kernel */
+    uint64_t messages_received;
+    uint64_t messages_sent;      /* given to gev_loop_send */
+    uint64_t pending_bytes;      /* wait for the kernel now */
+    uint64_t events;             /* descriptors that were ready and were served */
+    uint64_t turn_ns;            /* nanoseconds in turns, waits left out */
+    uint64_t turns[GEV_TURN_BUCKETS];   /* by how long they took, see gev_turn_bound */
+} gev_loop_stats;
+
+/* The longest turn that `bucket` counts, nanoseconds; UINT64_MAX for the last one. */
+uint64_t gev_turn_bound(int bucket);
+/* From any thread, for as long as the loop is open. */
+void gev_loop_read_stats(gev_loop *loop, gev_loop_stats *stats);
+/* C counts each frame as a message received and each piece as one sent. Where the caller knows
+ * better it says here how many more there are, or fewer. Counted with the next turn and the next
+ * gev_loop_send. */
+void gev_loop_recount(gev_loop *loop, int64_t received, int64_t sent);
 
 /* ---- searching (find.c) ------------------------------------------------------------------- */
 

@@ -239,7 +239,7 @@ static void linger(gev_loop *loop, gev_conn *conn)
 {
     uint8_t scratch[16384];
     for (size_t seen = 0; seen < loop->limits.read_budget; seen += sizeof scratch) {
-        ssize_t got = gev_receive(conn->fd, scratch, sizeof scratch);
+        ssize_t got = gev_receive(loop, conn->fd, scratch, sizeof scratch);
         if (got == -EAGAIN)
             return;
         if (got <= 0) {
@@ -304,12 +304,23 @@ static bool has_room(const gev_loop *loop, const gev_event *event)
 
 /* ---- the turn ------------------------------------------------------------------------------- */
 
+/* The messages of the last turn. Counted when the caller is done with them, since it knows what
+ * became of the frames (gev_loop_recount). */
+static void count_messages(gev_loop *loop)
+{
+    gev_count_carried(&loop->stats.counts.messages_received, loop->messages,
+                      &loop->stats.received_carry);
+}
+
 int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
 {
     gev_turn *turn = &loop->turn;
     if (start > loop->arena_size || loop->arena_size - start < GEV_MIN_READ
             || loop->arena_size > INT32_MAX)
         return -EINVAL;
+    int64_t now = gev_stats_turn_over(&loop->stats);
+    count_messages(loop);
+    loop->messages = 0;
     gev_conn_release_told(loop);
     loop->frames = turn->changes = turn->accepted = turn->accept_error = 0;
     turn->run_count = turn->cuts = turn->large_count = 0;
@@ -323,14 +334,20 @@ int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
             return ready;
         loop->served = 0;
         loop->ready = ready < 0 ? 0 : ready;
+        now = gev_now_ns();
     }
-    loop->now = gev_now_ms();
+    loop->stats.turn_began = now;
+    loop->now = now / 1000000;
+    int before = loop->served;
     if (loop->again_count)
         gev_input_again(loop);
     while (loop->served < loop->ready && has_room(loop, &loop->events[loop->served]))
         serve(loop, &loop->events[loop->served++]);
     gev_idle_expire(loop);
     gev_conn_report_changes(loop);
+    gev_count(&loop->stats.counts.events, (uint64_t)(loop->served - before));
+    gev_count(&loop->stats.counts.accepted, (uint64_t)turn->accepted);
+    loop->messages = loop->frames + turn->cuts + turn->large_count;
     bool more = turn->changes || turn->accepted || turn->accept_error || turn->large_count;
     return loop->frames + (more ? GEV_MORE : 0) + (turn->run_count ? GEV_RUNS : 0);
 }
