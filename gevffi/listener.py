@@ -11,12 +11,18 @@ import errno
 import os
 import socket
 import stat
+import sys
 from typing import TypeAlias
 
 from gevffi.options import Options
 from gevffi.sys.sockaddr import Address
 
 AddressLike: TypeAlias = "str | tuple[str, int] | Address"
+
+if sys.platform == "darwin":
+    _TCP_KEEPIDLE = socket.TCP_KEEPALIVE  # its name there, tcp(4)
+else:
+    _TCP_KEEPIDLE = socket.TCP_KEEPIDLE
 
 
 def parse_address(address: AddressLike) -> Address:
@@ -131,7 +137,7 @@ def _set_tcp_options(sock: socket.socket, options: Options) -> None:
     if options.keepalive:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, seconds in (
-            (socket.TCP_KEEPIDLE, options.keepalive),
+            (_TCP_KEEPIDLE, options.keepalive),
             (socket.TCP_KEEPINTVL, options.keepalive_interval),
             (socket.TCP_KEEPCNT, options.keepalive_count),
         ):

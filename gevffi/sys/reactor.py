@@ -85,7 +85,7 @@ class Reactor:
             (pool.handle, max_events, read_budget, write_high_water, write_limit, idle_ms),
         )
         out = ffi.new("gev_loop **")
-        check(lib.gev_loop_open(out, limits), "epoll_create1")
+        check(lib.gev_loop_open(out, limits), "gev_loop_open")
         _open.add(self)
         self._pool = pool  # the C loop takes rings from it for as long as it lives
         loop = self._loop = ffi.gc(out[0], lib.gev_loop_close)
@@ -151,11 +151,11 @@ class Reactor:
 
     def watch(self, fd: int) -> None:
         """End waits when there is something to read from the socket `fd`, and drop that."""
-        check(lib.gev_loop_watch(self._loop, fd), "epoll_ctl")
+        check(lib.gev_loop_watch(self._loop, fd), "gev_loop_watch")
 
     def wake(self) -> None:
         """End the wait under way, or the next one. From any thread."""
-        check(lib.gev_loop_wake(self._loop), "eventfd_write")
+        check(lib.gev_loop_wake(self._loop), "gev_loop_wake")
 
     def send(self, pieces: list[int], blob: bytearray, large: list[Any]) -> None:
         """Send what was gathered; without the GIL. See `gev_loop_send`.
@@ -178,19 +178,19 @@ class Reactor:
 
     def listen(self, fd: int) -> int:
         """Accept from the listening socket `fd`; returns the listener's number."""
-        return check(lib.gev_loop_listen(self._loop, fd), "epoll_ctl")
+        return check(lib.gev_loop_listen(self._loop, fd), "gev_loop_listen")
 
     def unlisten(self, listener: int) -> None:
         """Accept from it no more. The socket stays its owner's."""
-        check(lib.gev_loop_unlisten(self._loop, listener), "epoll_ctl")
+        check(lib.gev_loop_unlisten(self._loop, listener), "gev_loop_unlisten")
 
     def resume_accept(self, listener: int) -> None:
         """Go on after `accept_error`."""
-        check(lib.gev_loop_resume_accept(self._loop, listener), "epoll_ctl")
+        check(lib.gev_loop_resume_accept(self._loop, listener), "gev_loop_resume_accept")
 
     def adopt(self, fd: int) -> int:
         """Take over a connected, non-blocking socket; returns its token."""
-        return check(lib.gev_loop_adopt(self._loop, fd), "epoll_ctl")
+        return check(lib.gev_loop_adopt(self._loop, fd), "gev_loop_adopt")
 
     # A connection may be gone in C before Python has heard of it, so none of these raises then.
 

@@ -10,6 +10,7 @@
 #ifndef GEVFFI_CONN_H
 #define GEVFFI_CONN_H
 
+#include "compat.h"
 #include "gevffi.h"
 
 #include <stdbool.h>
