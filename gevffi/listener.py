@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 import stat
+import sys
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -34,6 +35,12 @@ def parse_addresses(addresses: AddressesLike) -> tuple[Address, ...]:
     if isinstance(given, tuple) and len(given) == 2:
         several = several and isinstance(given[1], (str, tuple))
     return tuple(map(parse_address, given)) if several and given else (parse_address(given),)
+
+
+if sys.platform == "darwin":
+    _TCP_KEEPIDLE = socket.TCP_KEEPALIVE  # its name there, tcp(4)
+else:
+    _TCP_KEEPIDLE = socket.TCP_KEEPIDLE
 
 
 def parse_address(address: AddressLike) -> Address:
@@ -155,7 +162,7 @@ def set_tcp_options(sock: socket.socket, options: Options) -> None:
     if options.keepalive:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, seconds in (
-            (socket.TCP_KEEPIDLE, options.keepalive),
+            (_TCP_KEEPIDLE, options.keepalive),
             (socket.TCP_KEEPINTVL, options.keepalive_interval),
             (socket.TCP_KEEPCNT, options.keepalive_count),
         ):

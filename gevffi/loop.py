@@ -416,7 +416,7 @@ class EventLoop:
         timeout = 0 if calls else timers.timeout_ms() if timers.heap else -1
         found = self._reactor.poll(self._arena.start, timeout)
         if found < 0:
-            check(found, "epoll_wait")
+            check(found, "gev_loop_poll")
         frames = found & FRAMES
         if frames:
             self._delivery.frames(frames)

@@ -7,18 +7,30 @@ give up after `PATIENCE` seconds, which only a broken server lets pass.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import queue
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gevffi import Address, CloseReason, Connection, EventLoop, Handler, Server
+from gevffi.sys import POLLER
 
 PATIENCE = 20.0
 """Seconds until something that should have happened counts as missing."""
+
+LIBKQUEUE = POLLER == "kqueue" and sys.platform == "linux"
+"""This build has its kqueue from libkqueue and not from the system."""
+
+
+def settle() -> None:
+    """Wait until all that closed pollers had open is closed: libkqueue does that on a thread."""
+    if LIBKQUEUE:
+        ctypes.CDLL("libkqueue.so.0").libkqueue_drain_pending_close()
 
 
 class Event(NamedTuple):
@@ -141,6 +153,7 @@ def wait(event: threading.Event) -> None:
 
 def descriptors() -> dict[int, str]:
     """Every open descriptor of this process, with what it is."""
+    settle()
     found = {}
     for entry in list(Path("/proc/self/fd").iterdir()):
         with contextlib.suppress(FileNotFoundError):  # the one that lists them is gone again

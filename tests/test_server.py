@@ -140,7 +140,7 @@ def test_stop_from_a_callback_does_not_wait_for_itself(loops: int) -> None:
 
 def test_stop_sends_what_waits() -> None:
     handler = Recorder()
-    big = bytes(range(256)) * 16_000
+    big = bytes(range(256)) * 32_000  # more than the kernel ever takes at once
     with serving(handler) as server, connect(server) as sock:
         handler.next("connect").conn.send(big)
         handler.next("high_water")

@@ -129,7 +129,7 @@ class Reactor:
             },
         )
         out = ffi.new("gev_loop **")
-        check(lib.gev_loop_open(out, limits), "epoll_create1")
+        check(lib.gev_loop_open(out, limits), "gev_loop_open")
         _open.add(self)
         self._reading_stats = threading.Lock()  # the loop is not freed meanwhile
         self._last_stats: ReactorStats | None = None
@@ -233,11 +233,11 @@ class Reactor:
 
     def watch(self, fd: int) -> None:
         """End waits when there is something to read from the socket `fd`, and drop that."""
-        check(lib.gev_loop_watch(self._loop, fd), "epoll_ctl")
+        check(lib.gev_loop_watch(self._loop, fd), "gev_loop_watch")
 
     def wake(self) -> None:
         """End the wait under way, or the next one. From any thread."""
-        check(lib.gev_loop_wake(self._loop), "eventfd_write")
+        check(lib.gev_loop_wake(self._loop), "gev_loop_wake")
 
     def send(self, pieces: list[int], blob: bytearray, large: list[Any]) -> None:
         """Send what was gathered; without the GIL. See `gev_loop_send`.
@@ -290,19 +290,19 @@ class Reactor:
 
     def listen(self, fd: int) -> int:
         """Accept from the listening socket `fd`; returns the listener's number."""
-        return check(lib.gev_loop_listen(self._loop, fd), "epoll_ctl")
+        return check(lib.gev_loop_listen(self._loop, fd), "gev_loop_listen")
 
     def unlisten(self, listener: int) -> None:
         """Accept from it no more. The socket stays its owner's."""
-        check(lib.gev_loop_unlisten(self._loop, listener), "epoll_ctl")
+        check(lib.gev_loop_unlisten(self._loop, listener), "gev_loop_unlisten")
 
     def resume_accept(self, listener: int) -> None:
         """Go on after `accept_error`."""
-        check(lib.gev_loop_resume_accept(self._loop, listener), "epoll_ctl")
+        check(lib.gev_loop_resume_accept(self._loop, listener), "gev_loop_resume_accept")
 
     def adopt(self, fd: int) -> int:
         """Take over a connected, non-blocking socket; returns its token."""
-        return check(lib.gev_loop_adopt(self._loop, fd), "epoll_ctl")
+        return check(lib.gev_loop_adopt(self._loop, fd), "gev_loop_adopt")
 
     def framing(self, description: Description) -> int:
         """The number of a framing, for `frame`; the same for equal ones."""

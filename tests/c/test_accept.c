@@ -1,6 +1,7 @@
 /* Listeners: batches, and what becomes of them when accepting fails.
  *
- * This program has an accept4 of its own, in front of libc's, that can be told to fail. */
+ * This program has an accept4 and an accept of its own, in front of libc's, that can be told to fail:
+ * the core calls one or the other. */
 #define _GNU_SOURCE
 #include "loop.h"
 
@@ -18,6 +19,11 @@ int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
         return -1;
     }
     return (int)syscall(SYS_accept4, fd, address, size, flags);
+}
+
+int accept(int fd, struct sockaddr *address, socklen_t *size)
+{
+    return accept4(fd, address, size, 0);
 }
 
 static void accepted_in_batches_with_their_addresses(void)
@@ -95,9 +101,9 @@ static void numbers_are_used_again_and_errors_take_none(void)
     CHECK_EQUAL(gev_loop_listen(f.loop, second), 1);
     CHECK_EQUAL(gev_loop_unlisten(f.loop, 0), 0);
     CHECK_EQUAL(gev_loop_listen(f.loop, first), 0);
+    close_loop(&f);
     close(first);
     close(second);
-    close_loop(&f);
 }
 
 /* A pause: nothing to do until resumed, then all that came meanwhile. */
@@ -152,11 +158,11 @@ static void of_two_listeners_without_descriptors_both_are_told(void)
         for (int i = 0; i < f.turn->accepted; i++, accepted++)
             close(f.turn->accepted_fd[i]);
     }
+    close_loop(&f);
     for (int i = 0; i < 2; i++) {
         close(peers[i]);
         close(listeners[i]);
     }
-    close_loop(&f);
 }
 
 /* What a security module or a seccomp filter answers it answers for ever, and takes no connection

@@ -21,8 +21,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <linux/sockios.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -97,6 +95,7 @@ int gev_conn_open(gev_loop *loop, int fd, uint16_t state, gev_conn **result)
     int error = gev_poller_add(loop->poller, fd, (uint64_t)token, interest);
     if (error)
         return error;
+    gev_no_sigpipe(fd);
     loop->free_slot = conn->next;
     *conn = (gev_conn){
         .fd = fd, .generation = conn->generation, .state = state,
@@ -240,8 +239,7 @@ bool gev_conn_has_unread(const gev_conn *conn)
 
 bool gev_conn_unacknowledged(const gev_conn *conn)
 {
-    int bytes = 0;
-    return ioctl(conn->fd, SIOCOUTQ, &bytes) == 0 && bytes > 0;
+    return gev_unacknowledged(conn->fd) > 0;
 }
 
 void gev_conn_drained(gev_loop *loop, gev_conn *conn)

@@ -15,6 +15,7 @@
 #ifndef GEVFFI_CONN_H
 #define GEVFFI_CONN_H
 
+#include "compat.h"
 #include "gevffi.h"
 #include "stats.h"
 

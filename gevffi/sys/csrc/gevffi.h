@@ -1,13 +1,15 @@
 /* gevffi.h: all that Python may call. It is the only header Python sees.
  *
- * cffi reads the part between the two cdef marks, so nothing there may need the preprocessor.
+ * cffi reads the parts between cdef marks, so nothing there may need the preprocessor. It reads
+ * those with a word in their marks only where the build has the files of that name.
  * Every function returns a count or 0, or -errno; none calls back into Python, and all may be
  * called without the GIL. Sizes are bytes, times are milliseconds of the monotonic clock.
  *
  * The parts, one C file (or two) each:
- *   calls.c         readv, writev, accept4, eventfd, one system call at a time
- *   poller_epoll.c  epoll itself, and the poller that the reactor and gevffi.sys.Poller share
- *   pool.c ring.c   mirrored memory
+ *   calls.c         readv, writev, accept4, one system call at a time
+ *   linux_calls.c   epoll and eventfd, likewise; and kqueue_calls.c, kqueue
+ *   poller_epoll.c  the poller that the reactor and gevffi.sys.Poller share; or poller_kqueue.c
+ *   pool.c ring.c   mirrored memory, of memory_linux.c's pages or memory_posix.c's
  *   find.c          searching it
  *   framing.c       cutting frames and dressing what is sent
  *   websocket.c utf8.c   frames of RFC 6455
@@ -34,20 +36,11 @@ typedef struct gev_piece {
  * turn that comes back short ends the call. writev never raises SIGPIPE. */
 ssize_t gev_readv(int fd, const gev_piece *pieces, size_t count);
 ssize_t gev_writev(int fd, const gev_piece *pieces, size_t count);
-/* accept4(2): *size is the room at `address` and becomes the length of the peer's address. */
+/* accept4(2): *size is the room at `address` and becomes the length of the peer's address, which
+ * starts with two bytes of family on every system. */
 int gev_accept4(int fd, int flags, uint8_t *address, uint32_t *size);
-int gev_eventfd(unsigned int initial, int flags);
-int gev_eventfd_read(int fd, uint64_t *value);
-int gev_eventfd_write(int fd, uint64_t value);
 
-/* ---- epoll, one call at a time (poller_epoll.c) ---------------------------------------- */
-
-int gev_epoll_create(int flags);
-int gev_epoll_ctl(int epfd, int operation, int fd, uint32_t events, uint64_t data);
-/* Fills events[i] and data[i]; returns how many. */
-int gev_epoll_wait(int epfd, uint32_t *events, uint64_t *data, int room, int timeout_ms);
-
-/* ---- the poller (poller_epoll.c) -------------------------------------------------------- */
+/* ---- the poller (poller_epoll.c, poller_kqueue.c) --------------------------------------- */
 
 enum { GEV_READ = 1, GEV_WRITE = 2, GEV_ERROR = 4, GEV_HANGUP = 8 };
 
@@ -72,11 +65,11 @@ const gev_event *gev_poller_events(const gev_poller *poller);
 /* From any thread. Costs a system call only when the poller's thread sleeps or is about to, and
  * only the first time until that thread has come back. */
 int gev_poller_wake(gev_poller *poller);
-/* In a forked child, which shares what the descriptors stand for: lets go of them, so that whatever
- * the child removes stays with the parent. A wait gives -EBADF from then on. */
+/* In a forked child, which may share what the descriptors stand for: lets go of them, so that
+ * whatever the child removes stays with the parent. A wait gives -EBADF from then on. */
 void gev_poller_forked(gev_poller *poller);
 
-/* ---- mirrored memory (pool.c, ring.c) --------------------------------------------------- */
+/* ---- mirrored memory (pool.c, ring.c, memory_*.c) --------------------------------------- */
 
 typedef struct gev_pool gev_pool;
 typedef struct gev_slab gev_slab;
@@ -87,7 +80,7 @@ typedef struct gev_ring {
     /* the pool's own */
     struct gev_ring *next;
     gev_slab *slab;
-    uint64_t offset;   /* where in the pool's file */
+    uint64_t offset;   /* where in the pool's file, if it has one */
 } gev_ring;
 
 typedef struct gev_pool_stats {
@@ -387,5 +380,41 @@ void gev_ws_mask(uint8_t *data, size_t size, const uint8_t *key, size_t offset);
 int gev_ws_header(uint8_t *header, uint8_t first, uint64_t size, const uint8_t *key);
 
 /* cdef end */
+
+/* cdef begin linux */
+
+/* ---- epoll and eventfd, one call at a time (linux_calls.c) ------------------------------- */
+
+int gev_epoll_create(int flags);
+int gev_epoll_ctl(int epfd, int operation, int fd, uint32_t events, uint64_t data);
+/* Fills events[i] and data[i]; returns how many. */
+int gev_epoll_wait(int epfd, uint32_t *events, uint64_t *data, int room, int timeout_ms);
+int gev_eventfd(unsigned int initial, int flags);
+int gev_eventfd_read(int fd, uint64_t *value);
+int gev_eventfd_write(int fd, uint64_t value);
+
+/* cdef end linux */
+
+/* cdef begin kqueue */
+
+/* ---- kqueue, one call at a time (kqueue_calls.c) ----------------------------------------- */
+
+typedef struct gev_kernel_event {    /* struct kevent */
+    uintptr_t ident;
+    int32_t filter;
+    uint32_t flags;
+    uint32_t fflags;
+    int64_t data;
+    uintptr_t udata;
+} gev_kernel_event;
+
+/* Closed by exec. */
+int gev_kqueue(void);
+/* Makes `count` changes, then waits (timeout_ms < 0: for ever) and fills in at most `room` events;
+ * returns how many. `events` may be NULL if `room` is 0, and then nothing is waited for. */
+int gev_kevent(int kq, const gev_kernel_event *changes, int count, gev_kernel_event *events,
+               int room, int timeout_ms);
+
+/* cdef end kqueue */
 
 #endif

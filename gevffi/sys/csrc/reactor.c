@@ -286,6 +286,8 @@ static void serve(gev_loop *loop, const gev_event *event)
         gev_output_flush(loop, conn);
     if (conn->fd < 0 || !(event->ready & (GEV_READ | GEV_HANGUP | GEV_ERROR)))
         return;
+    if (event->ready & GEV_ERROR)
+        conn->state |= CONN_BROKEN; /* what came before is read; the end behind it is a reset */
     if (conn->state & CONN_LINGERING)
         linger(loop, conn);
     else if (gev_conn_reads(conn))
