@@ -40,14 +40,14 @@ static void load_free(struct load *l)
     free(l->sent_at);
     free(l->shared.out);
     free(l->shared.in);
-    pattern_free(&l->shared.pattern);
+    wire_free(&l->shared.wire);
 }
 
 static int load_init(struct load *l)
 {
     const struct options *o = l->options;
     struct shared *s = &l->shared;
-    int rc = pattern_init(&s->pattern, o->size, o->framed);
+    int rc = wire_init(&s->wire, o->size, o->framed, o->websocket);
 
     if (rc < 0)
         return rc;
@@ -57,7 +57,7 @@ static int load_init(struct load *l)
         return -errno;
     /* options.c bounds the three numbers, so that depth * connections fits; calloc checks the
      * products it makes itself. */
-    s->out = calloc(o->depth, o->size);
+    s->out = calloc(o->depth, s->wire.out_size);
     s->in = malloc(RECEIVE_BYTES);
     l->connections = calloc(o->connections, sizeof *l->connections);
     l->sent_at = calloc((size_t)o->connections * o->depth, sizeof *l->sent_at);
@@ -71,30 +71,11 @@ static int load_init(struct load *l)
     return 0;
 }
 
-/* Open the window, or close it: the difference of each clock between the two is what is kept. */
-static int window_turn(struct load *l, bool open)
-{
-    struct window *w = l->window;
-    uint64_t server;
-    int rc = process_cpu_ns(l->options->server, &server);
-
-    if (rc < 0) {
-        fprintf(stderr, "the server, process %d, is gone\n", (int)l->options->server);
-        return rc;
-    }
-    uint64_t sign = open ? (uint64_t)-1 : 1; /* unsigned: minus one opens, plus one closes */
-    w->server_cpu_ns += sign * server;
-    w->client_cpu_ns += sign * own_cpu_ns();
-    w->ns += sign * now_ns();
-    return 0;
-}
-
 static int on_readable(struct load *l, struct connection *c)
 {
     uint64_t depth = l->shared.depth;
-    size_t size = l->shared.pattern.size;
     int complete = connection_receive(c, &l->shared);
-    uint64_t last = c->received / size;
+    uint64_t last = connection_complete(c, &l->shared);
 
     if (complete <= 0)
         return complete;
@@ -106,12 +87,12 @@ static int on_readable(struct load *l, struct connection *c)
         l->window->messages += (uint64_t)complete;
     }
     if (!l->flowing) {
-        l->unfinished -= c->received == c->allowed;
+        l->unfinished -= last == c->allowed;
         return 0;
     }
     if (last - (uint64_t)complete == GREETING)
         l->unfinished--;
-    c->allowed += (uint64_t)complete * size;
+    c->allowed += (uint64_t)complete;
     return connection_send(c, &l->shared);
 }
 
@@ -169,7 +150,7 @@ static int greet(struct load *l)
         struct connection *c = &l->connections[i];
 
         rc = connection_open(c, &l->shared, l->options->port);
-        c->allowed = GREETING * l->shared.pattern.size;
+        c->allowed = GREETING;
         l->unfinished = 1;
         if (rc >= 0 && (rc = connection_send(c, &l->shared)) >= 0)
             rc = settle(l);
@@ -186,7 +167,7 @@ static int warm_up(struct load *l)
     for (unsigned i = 0; i < l->options->connections && rc >= 0; i++) {
         struct connection *c = &l->connections[i];
 
-        c->allowed += l->shared.depth * l->shared.pattern.size;
+        c->allowed += l->shared.depth;
         rc = connection_send(c, &l->shared);
     }
     if (rc < 0 || (rc = flow(l, l->options->warmup_ns)) < 0)
@@ -196,31 +177,26 @@ static int warm_up(struct load *l)
 
 static int count(struct load *l)
 {
-    int rc = window_turn(l, true);
+    int rc = window_open(l->window, l->options->server);
 
     l->counting = true;
     if (rc < 0 || (rc = flow(l, l->options->window_ns)) < 0)
         return rc;
     l->counting = false;
-    rc = window_turn(l, false);
-    if (rc >= 0 && l->window->messages == 0) {
-        fprintf(stderr, "no message came back while the window was open\n");
-        return -ETIMEDOUT;
-    }
-    return rc;
+    return window_close(l->window, l->options->server);
 }
 
 static int drain(struct load *l)
 {
-    size_t size = l->shared.pattern.size;
+    size_t size = l->shared.wire.out_size;
     int rc = 0;
 
     l->flowing = false;
     for (unsigned i = 0; i < l->options->connections && rc >= 0; i++) {
         struct connection *c = &l->connections[i];
 
-        c->allowed = (c->sent + size - 1) / size * size; /* finish the message begun, no more */
-        l->unfinished += c->received < c->allowed;
+        c->allowed = (c->sent + size - 1) / size; /* finish the message begun, no more */
+        l->unfinished += connection_complete(c, &l->shared) < c->allowed;
         rc = connection_send(c, &l->shared);
     }
     return rc < 0 ? rc : settle(l);
@@ -234,7 +210,7 @@ static int run(struct load *l)
         (rc = drain(l)) < 0)
         return rc;
     for (unsigned i = 0; i < l->options->connections; i++)
-        l->window->all_messages += l->connections[i].received / l->shared.pattern.size;
+        l->window->all_messages += connection_complete(&l->connections[i], &l->shared);
     return 0;
 }
 
