@@ -15,7 +15,7 @@ ECHO = ("gevffi", "c-epoll", "uvloop", "asyncio", "socketserver")
 
 @dataclass(frozen=True)
 class Case:
-    """An echo workload.
+    """An echo workload, or one where the server sends what it reads to everybody.
 
     Attributes:
         name: what the command line and the results call it.
@@ -24,6 +24,8 @@ class Case:
         depth: messages in flight on each connection.
         peers: who is measured; the first is the one compared with the others.
         framed: messages carry a 4-byte length prefix.
+        broadcast: one of the connections sends, and every message goes to all of them; each that
+            arrives counts, and the next is sent when the last one has.
         pinned: server and load have a core each; otherwise both may use both.
         targets: the ratio to reach against a peer.
     """
@@ -34,6 +36,7 @@ class Case:
     depth: int
     peers: tuple[str, ...] = ECHO
     framed: bool = False
+    broadcast: bool = False
     pinned: bool = True
     targets: Mapping[str, float] = field(default_factory=dict)
 
@@ -55,7 +58,10 @@ class Case:
     def about(self) -> str:
         """The workload in words."""
         size = f"{self.size // 1024} KiB" if self.size % 1024 == 0 else f"{self.size} B"
-        words = f"{self.connections} connections x {size}, depth {self.depth}"
+        if self.broadcast:
+            words = f"each {size} to {self.connections} connections, depth {self.depth}"
+        else:
+            words = f"{self.connections} connections x {size}, depth {self.depth}"
         words += ", length-prefixed" if self.framed else ""
         return words + ("" if self.pinned else ", both cores for both")
 
@@ -98,6 +104,20 @@ _ALL = (
         32,
         peers=("gevffi-unpacket", "gevffi", "uvloop-framed"),
         framed=True,
+    ),
+    Case(
+        "broadcast-500x128B",
+        500,
+        128,
+        1,
+        peers=(
+            "gevffi-broadcast",
+            "c-epoll-broadcast",
+            "uvloop-broadcast",
+            "asyncio-broadcast",
+        ),
+        broadcast=True,
+        targets={"c-epoll-broadcast": 0.95, "uvloop-broadcast": 1.25},
     ),
 )
 

@@ -1,7 +1,7 @@
 """Draws the run as one picture: CPU microseconds a message, a panel for each case.
 
 Each case has a scale of its own, because a 16 KiB echo and a 64-byte one have little to say to
-each other; the bars within a panel do. Less is better everywhere.
+each other, and a broadcast to neither; the bars within a panel do. Less is better everywhere.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FAINT = "#5b6a69"
 def _color(peer: str) -> str:
     if peer.startswith("gevffi"):
         return SUBJECT
-    return FLOOR if peer == "c-epoll" else OTHER
+    return FLOOR if peer.startswith("c-epoll") else OTHER
 
 
 def _panel(
@@ -102,7 +102,7 @@ def draw(results: Results, path: Path) -> None:
     for axes, (title, about, bars) in zip(grid.flat, panels, strict=False):
         _panel(axes, title, about, bars)
     figure.suptitle(
-        "What an echo costs: server CPU microseconds a message, less is better\n",
+        "What a message costs: server CPU microseconds, less is better\n",
         fontsize=14,
         x=0.01,
         ha="left",

@@ -71,6 +71,28 @@ _ALL = (
         _module("benchmarks.peers.uvloop_framed"),
         "uvloop",
     ),
+    Peer(
+        "gevffi-broadcast",
+        "gevffi, server.broadcast",
+        _module("benchmarks.peers.gevffi_broadcast"),
+        requires="gevffi.server",
+    ),
+    Peer(
+        "c-epoll-broadcast",
+        "plain C epoll, a send for each",
+        (str(program("c_epoll_broadcast")),),
+    ),
+    Peer(
+        "uvloop-broadcast",
+        "uvloop, transport.write for each",
+        _module("benchmarks.peers.uvloop_broadcast"),
+        "uvloop",
+    ),
+    Peer(
+        "asyncio-broadcast",
+        "asyncio, transport.write for each",
+        _module("benchmarks.peers.asyncio_broadcast"),
+    ),
 )
 
 PEERS = {peer.name: peer for peer in _ALL}

@@ -46,6 +46,7 @@ def drive(server: Running, case: Case, seconds: float, warmup: float, cores: fro
         *("-c", str(case.connections), "-m", str(case.size), "-d", str(case.depth)),
         *("-t", str(seconds), "-w", str(warmup)),
         *(["-f"] if case.framed else []),
+        *(["-b"] if case.broadcast else []),
     ]
     process = spawn(command, cores, subprocess.PIPE, subprocess.PIPE)
     try:

@@ -79,7 +79,9 @@ class Connection:
         "_packet",
         "_peer",
         "_pending_input",
+        "_protocol",
         "_receive",
+        "_served",
         "_state",
         "_token",
         "_values",
@@ -107,6 +109,7 @@ class Connection:
         self._local: Address | None = None
         self._handler = handler
         self._receive = receive
+        self._protocol = protocol
         self._packet: Callable[[Connection, Any], Any] | None = (
             None if type(protocol) is Raw else protocol.packet
         )
@@ -117,6 +120,7 @@ class Connection:
         self._deadline: Timer | None = None
         self._values: dict[str, Any] | None = None
         self._write_ended = False  # by `shutdown_write`
+        self._served = False  # one of those that a broadcast to all reaches
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.peer_address}{_STATE_NAMES[self._state]}>"
@@ -254,6 +258,7 @@ class Connection:
         self._state = CLOSING
         self._cutting = False
         self._receive = _discard
+        self._loop._broadcaster.changed()
 
     def _closed(self) -> None:
         """The descriptor is gone: let go of all that belongs to it."""

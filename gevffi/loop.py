@@ -22,11 +22,12 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gevffi.acceptor import Acceptor
 from gevffi.arena import Arena
+from gevffi.broadcast import Broadcaster
 from gevffi.connection import CLOSING, OPEN, CloseReason, Connection
 from gevffi.handler import Handler
 from gevffi.mailbox import Mailbox
@@ -70,6 +71,7 @@ class EventLoop:
         )
         self._arena = Arena(self._reactor, pool, self.options.arena_size, self.options.max_leases)
         self._outbox = Outbox(self._reactor, self._arena)
+        self._broadcaster = Broadcaster(self)
         self._timers = TimerQueue()
         self._conns: list[Connection | None] = []  # by slot
         self._mailbox = Mailbox(self._reactor.wake)
@@ -239,12 +241,18 @@ class EventLoop:
         """
         self._given += 1
         if self.in_loop():
-            self._adopt(fd, peer, handler, protocol, receive)
-        elif not self._mailbox.put(self._adopt, (fd, peer, handler, protocol, receive)):
+            self._adopt(fd, peer, handler, protocol, receive, True)
+        elif not self._mailbox.put(self._adopt, (fd, peer, handler, protocol, receive, True)):
             os.close(fd)
 
     def _adopt(
-        self, fd: int, peer: bytes, handler: Handler, protocol: Protocol, receive: Receive
+        self,
+        fd: int,
+        peer: bytes,
+        handler: Handler,
+        protocol: Protocol,
+        receive: Receive,
+        served: bool = False,
     ) -> None:
         if self._stopping:
             self._ended += 1
@@ -257,12 +265,34 @@ class EventLoop:
             os.close(fd)
             raise
         conn = Connection(self, token, peer, handler, protocol, receive)
+        conn._served = served
         slot = token & 0xFFFFFFFF
         if slot >= len(self._conns):
             self._conns.extend([None] * (slot + 1 - len(self._conns)))
         self._conns[slot] = conn
+        self._broadcaster.changed()
         self.connection_count += 1
         self._guard(conn, handler.on_connect)
+
+    # ---- broadcast ------------------------------------------------------------------------------
+
+    def broadcast(self, data: Any, connections: Iterable[Connection] | None = None) -> None:
+        """Send the same `data` to many connections of this loop. On the loop's thread.
+
+        See `Server.broadcast`, which does this for all loops, from any thread.
+
+        Args:
+            data: bytes-like, or what the protocol's `packet` takes.
+            connections: this loop's; None for all open ones that came by `give`.
+
+        Raises:
+            TypeError: `data` is not bytes-like (and no protocol makes it so). Nothing was sent.
+            ValueError: a connection is another loop's. Nothing was sent.
+            RuntimeError: called from another thread.
+        """
+        self.check_thread()
+        if not self.finished:
+            self._broadcaster.send(data, connections)
 
     # ---- a turn ---------------------------------------------------------------------------------
 

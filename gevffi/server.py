@@ -17,11 +17,13 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
 from gevffi.balance import Balance, RoundRobin
+from gevffi.broadcast import by_loop, fixed
+from gevffi.connection import Connection
 from gevffi.handler import Handler
 from gevffi.listener import AddressLike, Listener, parse_address
 from gevffi.loop import EventLoop
@@ -274,6 +276,46 @@ class Server:
                 chosen.give(new.fd, new.peer, self._handler, self._protocol, self._receive)
 
         return accept
+
+    # ---- broadcast ------------------------------------------------------------------------------
+
+    def broadcast(self, data: Any, connections: Iterable[Connection] | None = None) -> None:
+        """Send the same `data` to many connections. From any thread.
+
+        Each loop sends to its connections in one call, straight from one buffer. Those that do not
+        take all of it keep the rest as after `Connection.send`, up to `write_limit`, and hold up
+        nobody else. It leaves behind what the calling thread has sent to them before. Connections
+        that are closing or closed are passed over, as are those after `shutdown_write`.
+
+        The protocol's `packet` is called once (on each loop, for each protocol) with one of the
+        connections, and all get what it returns: a protocol that dresses its replies differently
+        from connection to connection needs `Connection.send`.
+
+        Args:
+            data: bytes-like; with a protocol of one's own, whatever its `packet` takes. The caller
+                may reuse its buffer as soon as this returns.
+            connections: whom to send to; None for all open connections of this server.
+
+        Raises:
+            TypeError: `data` is not bytes-like (and no protocol makes it so).
+            Exception: what `packet` raises, on a loop's thread; for the other loops it is logged.
+        """
+        targets: Mapping[EventLoop, list[Connection] | None]
+        protocols: Iterable[Protocol]
+        if connections is None:
+            targets = dict.fromkeys(self.loops)
+            protocols = (self._protocol,)
+        else:
+            connections = list(connections)
+            targets = by_loop(connections)
+            protocols = (conn._protocol for conn in connections)
+        if not all(loop.in_loop() for loop in targets):
+            data = fixed(data, protocols)
+        for loop, conns in targets.items():
+            if loop.in_loop():
+                loop.broadcast(data, conns)
+            else:
+                loop.call_soon_threadsafe(loop.broadcast, data, conns)
 
     # ---- timers and what is known ---------------------------------------------------------------
 

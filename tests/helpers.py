@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gevffi import Address, CloseReason, Connection, Handler, Server
+from gevffi import Address, CloseReason, Connection, EventLoop, Handler, Server
 
 PATIENCE = 20.0
 """Seconds until something that should have happened counts as missing."""
@@ -166,3 +166,41 @@ class Background:
         assert not self.thread.is_alive(), "stuck"
         if self._error is not None:
             raise self._error
+
+
+@contextlib.contextmanager
+def clients(server: Server, handler: Recorder, count: int) -> Iterator[list[socket.socket]]:
+    """`count` connected sockets that the server has taken."""
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(connect(server)) for _ in range(count)]
+        for _ in socks:
+            handler.next("connect")
+        yield socks
+
+
+def by_client(
+    server: Server, handler: Recorder, count: int
+) -> Iterator[tuple[socket.socket, Connection]]:
+    """`count` sockets one by one, each with its connection."""
+    for _ in range(count):
+        sock = connect(server)
+        yield sock, handler.until("connect").conn
+
+
+def on_loop(loop: EventLoop, call: Callable[..., object], *args: Any) -> None:
+    """Call on the thread of `loop`, and raise what it raises."""
+    failed: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            call(*args)
+        except BaseException as exc:
+            failed.append(exc)
+        finally:
+            done.set()
+
+    loop.call_soon_threadsafe(run)
+    wait(done)
+    if failed:
+        raise failed[0]

@@ -25,6 +25,16 @@ def test_a_peer_that_is_not_there_says_why() -> None:
     assert registry.PEERS["asyncio"].absent() is None
 
 
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+def test_a_case_names_peers_that_there_are(case: Case) -> None:
+    assert set(case.peers) <= set(registry.PEERS)
+    assert set(case.targets) <= set(case.peers) - {case.subject}
+
+
+def test_a_broadcast_is_told_from_an_echo() -> None:
+    assert CASES["broadcast-500x128B"].about == "each 128 B to 500 connections, depth 1"
+
+
 def test_rounds_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(case: Case, peer: str, number: int, *_: Any) -> Sample:
         return sample(case.name, peer, number, 1, 1)
@@ -198,8 +208,15 @@ def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_run_from_end_to_end(tmp_path: Path) -> None:
-    chosen = ("--case", "10x16KiB", "--peer", "c-epoll", "asyncio")
+@pytest.mark.parametrize(
+    ("case", "peers"),
+    [
+        ("10x16KiB", ["c-epoll", "asyncio"]),
+        ("broadcast-500x128B", ["c-epoll-broadcast", "gevffi-broadcast"]),
+    ],
+)
+def test_a_run_from_end_to_end(case: str, peers: list[str], tmp_path: Path) -> None:
+    chosen = ("--case", case, "--peer", *peers)
     result = benchmarks("--quick", "--rounds=1", *chosen, "--seconds=0.1", f"--output={tmp_path}")
     assert result.returncode == 0, result.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == [
@@ -208,10 +225,8 @@ def test_a_run_from_end_to_end(tmp_path: Path) -> None:
         "results.json",
         "table.md",
     ]
-    assert {s["peer"] for s in json.loads((tmp_path / "results.json").read_text())["samples"]} == {
-        "c-epoll",
-        "asyncio",
-    }
+    samples = json.loads((tmp_path / "results.json").read_text())["samples"]
+    assert {(s["case"], s["peer"]) for s in samples} == {(case, peer) for peer in peers}
 
 
 def test_a_run_with_nothing_to_do_fails(tmp_path: Path) -> None:

@@ -124,13 +124,13 @@ int connection_receive(struct connection *c, const struct shared *s)
         return errno == EAGAIN || errno == EINTR ? 0 : complain(c, "read", errno);
     if (got == 0)
         return complain(c, "closed by the server", ECONNRESET);
-    if (c->received + (uint64_t)got > returnable(c, s))
+    if (c->received + (uint64_t)got > returnable(c->source, s))
         return complain(c, "more came back than was sent", EBADMSG);
     for (size_t at = 0; at < (size_t)got;) {
         uint64_t number = c->received / size;
         size_t offset = (size_t)(c->received % size);
         size_t part = size - offset < (size_t)got - at ? size - offset : (size_t)got - at;
-        size_t right = wire_match(&s->wire, c->id, number, offset, s->in + at, part);
+        size_t right = wire_match(&s->wire, c->source->id, number, offset, s->in + at, part);
 
         if (right < part) {
             fprintf(stderr, "connection %" PRIu32 ": message %" PRIu64 " came back with byte %zu "

@@ -1,15 +1,16 @@
 /*
- * One connection of the load: a stream of numbered messages out, the same stream back.
+ * One connection of the load: a stream of numbered messages out, the same stream back; or, of a
+ * broadcast, the stream that another connection sends, its source.
  *
  * A connection is three numbers: how many messages it may send, how many bytes of them it has
  * sent, and how many bytes have come back (wire.h says how large a message is either way).
  *
- *      0            received            sent            allowed
+ *      0            received            sent            allowed      (the last two: the source's)
  *      ├─ came back ───┼── in flight ─────┼── to be sent ──┤
  *
  * `allowed` is moved by the caller: first to `depth` messages, then one message further for each
- * that came back, which keeps `depth` messages in flight. Whatever goes wrong is said on stderr
- * where it is noticed and comes back as -errno.
+ * that came back to all who get it, which keeps `depth` messages in flight. Whatever goes wrong is
+ * said on stderr where it is noticed and comes back as -errno.
  */
 #ifndef ECHOLOAD_CONNECTION_H
 #define ECHOLOAD_CONNECTION_H
@@ -40,6 +41,8 @@ struct connection {
     uint64_t sent;       /* bytes */
     uint64_t allowed;    /* messages */
     uint64_t *sent_at;   /* depth times: message s was begun at sent_at[s % depth] */
+    uint32_t *arrived;   /* depth times: so many have got message s, at arrived[s % depth] */
+    struct connection *source; /* whose messages come here: its own, but for a broadcast */
 };
 
 /* How many messages have come back whole. */
@@ -55,8 +58,8 @@ static inline uint64_t connection_complete(const struct connection *c, const str
 int connection_socket(uint16_t port);
 
 /*
- * Connect to 127.0.0.1:`port`, upgrade if it is to be a WebSocket, and join the epoll set; `c->id`
- * and `c->sent_at` are set.
+ * Connect to 127.0.0.1:`port`, upgrade if it is to be a WebSocket, and join the epoll set; all from
+ * `c->id` on that is given is set.
  */
 int connection_open(struct connection *c, const struct shared *s, uint16_t port);
 

@@ -1,5 +1,6 @@
 /*
- * echoload: a closed-loop load generator for TCP and WebSocket echo servers on this machine.
+ * echoload: a closed-loop load generator for TCP and WebSocket echo servers on this machine, and for
+ * servers that send what they read to all connections (-b).
  *
  * It opens CONNECTIONS connections to 127.0.0.1:PORT, keeps DEPTH messages of BYTES bytes in
  * flight on each, checks every byte that comes back, and prints one line of JSON. One thread, so
@@ -18,7 +19,7 @@
  *      histogram.c    latencies
  *
  * Latency runs from just before the write that began a message to just after the read that
- * completed it.
+ * completed it, on each connection that gets it.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -24,6 +24,8 @@ struct load {
     struct shared shared;
     struct connection *connections;
     uint64_t *sent_at;   /* depth times for each connection */
+    uint32_t *arrived;   /* the same */
+    uint32_t audience;   /* connections on which each message comes back */
     bool flowing;        /* a message that comes back makes room for another */
     bool counting;       /* the window is open */
     unsigned unfinished; /* connections that have to get something back before a phase is over */
@@ -38,6 +40,7 @@ static void load_free(struct load *l)
         close(l->shared.epoll);
     free(l->connections);
     free(l->sent_at);
+    free(l->arrived);
     free(l->shared.out);
     free(l->shared.in);
     wire_free(&l->shared.wire);
@@ -61,12 +64,19 @@ static int load_init(struct load *l)
     s->in = malloc(RECEIVE_BYTES);
     l->connections = calloc(o->connections, sizeof *l->connections);
     l->sent_at = calloc((size_t)o->connections * o->depth, sizeof *l->sent_at);
-    if (s->out == NULL || s->in == NULL || l->connections == NULL || l->sent_at == NULL)
+    l->arrived = calloc((size_t)o->connections * o->depth, sizeof *l->arrived);
+    if (s->out == NULL || s->in == NULL || l->connections == NULL || l->sent_at == NULL ||
+        l->arrived == NULL)
         return -ENOMEM;
+    l->audience = o->broadcast ? o->connections : 1;
     for (unsigned i = 0; i < o->connections; i++) {
-        l->connections[i].fd = -1;
-        l->connections[i].id = i;
-        l->connections[i].sent_at = l->sent_at + (size_t)i * o->depth;
+        struct connection *c = &l->connections[i];
+
+        c->fd = -1;
+        c->id = i;
+        c->sent_at = l->sent_at + (size_t)i * o->depth;
+        c->arrived = l->arrived + (size_t)i * o->depth;
+        c->source = o->broadcast ? &l->connections[o->connections - 1] : c;
     }
     return 0;
 }
@@ -74,26 +84,33 @@ static int load_init(struct load *l)
 static int on_readable(struct load *l, struct connection *c)
 {
     uint64_t depth = l->shared.depth;
+    struct connection *source = c->source;
     int complete = connection_receive(c, &l->shared);
     uint64_t last = connection_complete(c, &l->shared);
+    uint64_t first = last - (uint64_t)complete;
 
     if (complete <= 0)
         return complete;
     if (l->counting) {
         uint64_t now = now_ns();
 
-        for (uint64_t number = last - (uint64_t)complete; number < last; number++)
-            histogram_add(&l->window->latency, now - c->sent_at[number % depth]);
+        for (uint64_t number = first; number < last; number++)
+            histogram_add(&l->window->latency, now - source->sent_at[number % depth]);
         l->window->messages += (uint64_t)complete;
     }
     if (!l->flowing) {
-        l->unfinished -= last == c->allowed;
+        l->unfinished -= last == source->allowed;
         return 0;
     }
-    if (last - (uint64_t)complete == GREETING)
+    if (first == GREETING)
         l->unfinished--;
-    c->allowed += (uint64_t)complete;
-    return connection_send(c, &l->shared);
+    for (uint64_t number = first; number < last; number++) {
+        if (++source->arrived[number % depth] == l->audience) {
+            source->arrived[number % depth] = 0;
+            source->allowed++;
+        }
+    }
+    return connection_send(source, &l->shared);
 }
 
 /* Wait once and serve what is ready. */
@@ -150,8 +167,10 @@ static int greet(struct load *l)
         struct connection *c = &l->connections[i];
 
         rc = connection_open(c, &l->shared, l->options->port);
+        if (c->source != c)
+            continue;
         c->allowed = GREETING;
-        l->unfinished = 1;
+        l->unfinished = l->audience;
         if (rc >= 0 && (rc = connection_send(c, &l->shared)) >= 0)
             rc = settle(l);
     }
@@ -167,6 +186,8 @@ static int warm_up(struct load *l)
     for (unsigned i = 0; i < l->options->connections && rc >= 0; i++) {
         struct connection *c = &l->connections[i];
 
+        if (c->source != c)
+            continue;
         c->allowed += l->shared.depth;
         rc = connection_send(c, &l->shared);
     }
@@ -193,11 +214,12 @@ static int drain(struct load *l)
 
     l->flowing = false;
     for (unsigned i = 0; i < l->options->connections && rc >= 0; i++) {
-        struct connection *c = &l->connections[i];
+        struct connection *c = &l->connections[i], *source = c->source;
 
-        c->allowed = (c->sent + size - 1) / size; /* finish the message begun, no more */
-        l->unfinished += connection_complete(c, &l->shared) < c->allowed;
-        rc = connection_send(c, &l->shared);
+        /* finish the message begun, no more */
+        source->allowed = (source->sent + size - 1) / size;
+        l->unfinished += connection_complete(c, &l->shared) < source->allowed;
+        rc = connection_send(source, &l->shared);
     }
     return rc < 0 ? rc : settle(l);
 }

@@ -9,7 +9,7 @@
 
 #define USAGE \
     "usage: echoload -p PORT -s SERVER_PID -c CONNECTIONS -t SECONDS -w WARMUP_SECONDS " \
-    "{-m BYTES -d DEPTH [-f | -W] | -H}\n"
+    "{-m BYTES -d DEPTH [-f | -W] [-b] | -H}\n"
 
 /* The number in `text`, or -1 when it is none or lies outside `low` to `high`. */
 static double number(const char *text, double low, double high)
@@ -49,9 +49,11 @@ int options_parse(struct options *o, int argc, char **argv)
     int name;
 
     *o = (struct options){0};
-    while ((name = getopt(argc, argv, "p:s:c:m:d:t:w:fWH")) != -1) {
+    while ((name = getopt(argc, argv, "p:s:c:m:d:t:w:fbWH")) != -1) {
         if (name == 'f') {
             o->framed = true;
+        } else if (name == 'b') {
+            o->broadcast = true;
         } else if (name == 'W') {
             o->websocket = true;
         } else if (name == 'H') {
@@ -64,7 +66,7 @@ int options_parse(struct options *o, int argc, char **argv)
             return -EINVAL;
         }
     }
-    bool messages = o->size || o->depth || o->framed || o->websocket;
+    bool messages = o->size || o->depth || o->framed || o->websocket || o->broadcast;
     bool whole = o->size && o->depth && !(o->framed && o->websocket);
 
     if (!o->port || !o->server || !o->connections || !o->window_ns || optind != argc ||

@@ -32,6 +32,9 @@ hold = ffi.from_buffer
 """Take hold of a C-contiguous buffer for `Reactor.send`: its memory stays for as long as the result
 lives, whose `len` is its size in bytes."""
 
+hold_tokens: Callable[[array[int]], Any] = partial(ffi.from_buffer, _INT64S)
+"""The same for an `array("q")` of tokens, for `Reactor.broadcast`; `len` is their number."""
+
 MORE: int = lib.GEV_MORE
 """In what `Reactor.poll` returns: there is more than frames."""
 
@@ -173,6 +176,18 @@ class Reactor:
         )
         if result < 0:
             check(result, "sendmsg")
+
+    # ---- broadcast ------------------------------------------------------------------------------
+
+    def broadcast(self, tokens: Any, data: Any) -> None:
+        """Send the same bytes to many connections, in one call without the GIL.
+
+        Args:
+            tokens: the connections, from `hold_tokens`; those that are gone or closing are passed
+                over.
+            data: the bytes as they are to leave, from `hold`.
+        """
+        check(lib.gev_loop_broadcast(self._loop, len(tokens), tokens, data, len(data)), "broadcast")
 
     # ---- listeners and connections --------------------------------------------------------------
 

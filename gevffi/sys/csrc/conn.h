@@ -2,6 +2,7 @@
  *
  *   reactor.c   waits, accepts, reads          (calls conn, output, idle)
  *   output.c    sends, keeps what waits        (calls conn)
+ *   broadcast.c sends the same to many         (calls output)
  *   idle.c      finds who has been silent      (calls conn)
  *   conn.c      slots, interest, closing       (calls the poller and the pool)
  *
@@ -125,6 +126,13 @@ int gev_reason_of(int error);
 /* output.c */
 void gev_output_flush(gev_loop *loop, gev_conn *conn);
 void gev_output_drop(gev_conn *conn);
+/* Whether bytes given to it now would be sent: it is neither closing, nor is its sending side. */
+static inline bool gev_output_takes(const gev_conn *conn)
+{
+    return !(conn->state & (CONN_DRAINING | CONN_BROKEN | CONN_HALF_CLOSING));
+}
+/* Sends these bytes as they are, behind what waits; may close the connection, by a limit. */
+void gev_output_put(gev_loop *loop, gev_conn *conn, const uint8_t *data, size_t size);
 
 /* idle.c */
 void gev_idle_init(gev_loop *loop);

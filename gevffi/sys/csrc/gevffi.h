@@ -9,7 +9,7 @@
  *   poller_epoll.c  epoll itself, and the poller that the reactor and gevffi.sys.Poller share
  *   pool.c ring.c   mirrored memory
  *   find.c          searching it
- *   conn.c output.c idle.c reactor.c   the loop
+ *   conn.c output.c broadcast.c idle.c reactor.c   the loop
  */
 #ifndef GEVFFI_H
 #define GEVFFI_H
@@ -116,7 +116,7 @@ void gev_pool_lock(gev_pool *pool);
 void gev_pool_unlock(gev_pool *pool);
 void gev_pool_drop(gev_pool *pool);
 
-/* ---- the loop (reactor.c, conn.c, output.c, idle.c) -------------------------------------- */
+/* ---- the loop (reactor.c, conn.c, output.c, broadcast.c, idle.c) ------------------------- */
 
 typedef struct gev_loop gev_loop;
 
@@ -201,6 +201,12 @@ int64_t gev_loop_adopt(gev_loop *loop, int fd);
  * are gone are dropped. */
 int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *pieces, const uint8_t *blob,
                   const uint8_t *const *large);
+
+/* Sends the same `size` bytes, as they are, to `count` connections: each straight from `data`, and a
+ * copy is kept only of what its kernel does not take. Connections that are gone or closing are
+ * passed over. Returns how many were sent to. -EINVAL: a negative count. */
+int gev_loop_broadcast(gev_loop *loop, int32_t count, const int64_t *tokens, const uint8_t *data,
+                       size_t size);
 
 /* All of these give -ENOTCONN for a connection that has closed. */
 /* Stops reading, sends what waits, then closes. 1: it is closed already. 0: later. */

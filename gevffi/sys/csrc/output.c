@@ -153,6 +153,17 @@ static bool put(sender *s)
     return !(conn->state & CONN_CLOSED);
 }
 
+void gev_output_put(gev_loop *loop, gev_conn *conn, const uint8_t *data, size_t size)
+{
+    sender s; /* not zeroed: 64 pieces, and this is done for each connection of a broadcast */
+    s.loop = loop;
+    s.conn = conn;
+    s.pieces[0] = (struct iovec){.iov_base = (void *)data, .iov_len = size};
+    s.count = 1;
+    s.size = size;
+    put(&s);
+}
+
 /* Adds a piece, joined to the one before where they touch; false once the connection takes no
  * more. */
 static bool gather(sender *s, const uint8_t *base, size_t size)
@@ -179,7 +190,7 @@ static void link_piece(gev_loop *loop, int32_t i, int64_t token, const uint8_t *
     loop->chain[i] = (gev_link){.base = base, .size = size, .next = -1};
     if (!conn)
         return;
-    if (conn->state & (CONN_DRAINING | CONN_BROKEN | CONN_HALF_CLOSING)) {
+    if (!gev_output_takes(conn)) {
         conn->queued += size; /* never to be reached by `sent` */
         return;
     }
