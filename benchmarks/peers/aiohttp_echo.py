@@ -1,4 +1,4 @@
-"""aiohttp's WebSocket server, on asyncio: what a web application in Python most often has at hand."""
+"""aiohttp's WebSocket server, on asyncio: what a web application in Python often has at hand."""
 
 from __future__ import annotations
 

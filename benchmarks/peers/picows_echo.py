@@ -7,6 +7,8 @@ aiofastnet is picows' own choice: the latter where they are installed, as they a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import uvloop
 from picows import (
     WSFrame,
@@ -25,22 +27,27 @@ class Echo(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
+            answer_close(transport, frame)
         else:
             transport.send(frame.msg_type, frame.get_payload_as_memoryview())
 
 
-async def serve() -> None:
+def answer_close(transport: WSTransport, frame: WSFrame) -> None:
+    """Send the Close frame back and end the connection."""
+    transport.send_close(frame.get_close_code(), frame.get_close_message())
+    transport.disconnect()
+
+
+async def serve(listener: Callable[[], WSListener]) -> None:
     """Listen on a free port of 127.0.0.1, say which, and serve for ever."""
 
-    def listener(request: WSUpgradeRequest) -> Echo:
-        return Echo()
+    def accept(request: WSUpgradeRequest) -> WSListener:
+        return listener()
 
-    server = await ws_create_server(listener, "127.0.0.1", 0, backlog=BACKLOG)
+    server = await ws_create_server(accept, "127.0.0.1", 0, backlog=BACKLOG)
     print(f"listening on 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve())
+    uvloop.run(serve(Echo))

@@ -6,6 +6,7 @@ Without compression and without keepalive, neither of which takes part in what i
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as listen
@@ -19,14 +20,15 @@ async def echo(connection: ServerConnection) -> None:
         await connection.send(message)
 
 
-async def serve() -> None:
+async def serve(handler: Callable[[ServerConnection], Awaitable[None]]) -> None:
     """Listen on a free port of 127.0.0.1, say which, and serve for ever."""
-    options = {"compression": None, "ping_interval": None, "backlog": BACKLOG}
-    async with listen(echo, "127.0.0.1", 0, **options) as server:
+    async with listen(
+        handler, "127.0.0.1", 0, compression=None, ping_interval=None, backlog=BACKLOG
+    ) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         print(f"listening on 127.0.0.1:{port}", flush=True)
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    asyncio.run(serve(echo))
