@@ -19,7 +19,7 @@ import tiny_websocket
 from tiny_websocket import Frame, Server, answer, echo, frame
 
 from benchmarks import build, idle, process, registry, run
-from benchmarks.cases import CASES, IDLE_CASES, Case, IdleCase
+from benchmarks.cases import CASES, IDLE_CASES, WEBSOCKET, Case, IdleCase
 from benchmarks.client import connect
 from benchmarks.errors import BenchmarkError
 
@@ -286,6 +286,34 @@ def test_a_case_is_measured(tiny: str, case: Case) -> None:
     sample = run.measure(case, tiny, 0, 0.1, 0.05, CORES)
     assert sample.messages > 0
     assert sample.cpu_us_per_message > 0
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        # Larger than a socket's buffers, so that the server has to keep what it could not send.
+        Case("big", 2, 1_000_000, 4, websocket=True),
+        Case("handshakes", 2, 0, 0, websocket=True, handshakes=True),
+    ],
+    ids=lambda case: case.name,
+)
+@pytest.mark.parametrize("peer", WEBSOCKET)
+def test_a_peer_answers_under_load(
+    peer: str, case: Case, echoload: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if (why := registry.PEERS[peer].absent()) is not None:
+        pytest.skip(f"{peer} is not here: {why}")
+    monkeypatch.setattr(run, "program", lambda name: echoload)
+    assert run.measure(case, peer, 0, 0.1, 0.05, CORES).messages > 0
+
+
+@pytest.mark.parametrize("peer", CASES["ws-broadcast-500x128B"].peers)
+def test_a_peer_broadcasts(peer: str, echoload: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if (why := registry.PEERS[peer].absent()) is not None:
+        pytest.skip(f"{peer} is not here: {why}")
+    monkeypatch.setattr(run, "program", lambda name: echoload)
+    case = Case("all", 10, 128, 4, broadcast=True, websocket=True)
+    assert run.measure(case, peer, 0, 0.1, 0.05, CORES).messages > 0
 
 
 def test_idle_websockets_are_weighed(tiny: str) -> None:
