@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = setup.py pyproject.toml $(wildcard gevffi/*.py gevffi/sys/*.py gevffi/sys/csrc/*)
 
-.PHONY: demo test lint bench sanitize test-kqueue test-portable dist clean
+.PHONY: demo test lint bench compliance sanitize test-kqueue test-portable dist clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.demo
@@ -23,6 +23,12 @@ lint: $(VENV)/.installed-lint
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks
+
+# The WebSocket server and client against the Autobahn|Testsuite. Status 3: it cannot run here, which
+# it has said; that alone is no failure.
+compliance: $(VENV)/.installed
+	$(BIN)/python -m compliance server || [ $$? -eq 3 ]
+	$(BIN)/python -m compliance client || [ $$? -eq 3 ]
 
 # The test suite once more, with the C core under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: $(VENV)/.installed-test

@@ -15,7 +15,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from benchmarks.cases import CASES, IDLE
+from benchmarks.cases import CASES, IDLE_CASES
 from benchmarks.report import Results
 
 COLUMNS = 2
@@ -80,19 +80,16 @@ def draw(results: Results, path: Path) -> None:
             bars.append((line.peer, cpu.median, cpu.min, cpu.max, label))
         if bars:
             panels.append((case.name, case.about, bars))
-    if results.idle:
+    for idle_case in IDLE_CASES.values():
         idle = [
             (s.peer, value, value, value, f"{value:,.0f} B   {s.cpu_share:.1%} CPU")
             for s in results.idle
+            if s.case == idle_case.name
             for value in [s.bytes_per_connection]
         ]
-        panels.append(
-            (
-                IDLE.name,
-                "memory in bytes a connection, and CPU of a server with nothing to do",
-                idle,
-            )
-        )
+        if idle:
+            about = f"{idle_case.about}: memory in bytes for each, CPU of the server"
+            panels.append((idle_case.name, about, idle))
     rows = -(-len(panels) // COLUMNS)
     figure, grid = plt.subplots(
         rows, COLUMNS, figsize=(12, 2.7 * rows + 0.9), squeeze=False, layout="constrained"

@@ -2,7 +2,8 @@
  * One connection of the load: a stream of numbered messages out, the same stream back; or, of a
  * broadcast, the stream that another connection sends, its source.
  *
- * Positions are bytes since the connection opened, so nothing has to be stored but four numbers:
+ * A connection is three numbers: how many messages it may send, how many bytes of them it has
+ * sent, and how many bytes have come back (wire.h says how large a message is either way).
  *
  *      0            received            sent            allowed      (the last two: the source's)
  *      ├─ came back ───┼── in flight ─────┼── to be sent ──┤
@@ -19,11 +20,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "pattern.h"
+#include "wire.h"
 
 /* What the connections of a load have in common. */
 struct shared {
-    struct pattern pattern;
+    struct wire wire;
     uint64_t depth;      /* messages in flight on a connection */
     int epoll;
     unsigned char *out;  /* depth messages: where a write is put together */
@@ -36,15 +37,30 @@ struct connection {
     int fd;
     uint32_t id;
     bool wants_write;    /* the kernel's buffer is full: EPOLLOUT is armed */
-    uint64_t received;
-    uint64_t sent;
-    uint64_t allowed;
+    uint64_t received;   /* bytes */
+    uint64_t sent;       /* bytes */
+    uint64_t allowed;    /* messages */
     uint64_t *sent_at;   /* depth times: message s was begun at sent_at[s % depth] */
     uint32_t *arrived;   /* depth times: so many have got message s, at arrived[s % depth] */
     struct connection *source; /* whose messages come here: its own, but for a broadcast */
 };
 
-/* Connect to 127.0.0.1:`port` and join the epoll set; all from `c->id` on that is given is set. */
+/* How many messages have come back whole. */
+static inline uint64_t connection_complete(const struct connection *c, const struct shared *s)
+{
+    return c->received / s->wire.in_size;
+}
+
+/*
+ * Connect to 127.0.0.1:`port`. Returns a descriptor that blocks, a few seconds at most, or -errno
+ * after saying why.
+ */
+int connection_socket(uint16_t port);
+
+/*
+ * Connect to 127.0.0.1:`port`, upgrade if it is to be a WebSocket, and join the epoll set; all from
+ * `c->id` on that is given is set.
+ */
 int connection_open(struct connection *c, const struct shared *s, uint16_t port);
 
 /* Send as much of what is allowed as the kernel takes; arm EPOLLOUT for the rest. */

@@ -43,14 +43,14 @@ static void load_free(struct load *l)
     free(l->arrived);
     free(l->shared.out);
     free(l->shared.in);
-    pattern_free(&l->shared.pattern);
+    wire_free(&l->shared.wire);
 }
 
 static int load_init(struct load *l)
 {
     const struct options *o = l->options;
     struct shared *s = &l->shared;
-    int rc = pattern_init(&s->pattern, o->size, o->framed);
+    int rc = wire_init(&s->wire, o->size, o->framed, o->websocket);
 
     if (rc < 0)
         return rc;
@@ -60,7 +60,7 @@ static int load_init(struct load *l)
         return -errno;
     /* options.c bounds the three numbers, so that depth * connections fits; calloc checks the
      * products it makes itself. */
-    s->out = calloc(o->depth, o->size);
+    s->out = calloc(o->depth, s->wire.out_size);
     s->in = malloc(RECEIVE_BYTES);
     l->connections = calloc(o->connections, sizeof *l->connections);
     l->sent_at = calloc((size_t)o->connections * o->depth, sizeof *l->sent_at);
@@ -81,31 +81,12 @@ static int load_init(struct load *l)
     return 0;
 }
 
-/* Open the window, or close it: the difference of each clock between the two is what is kept. */
-static int window_turn(struct load *l, bool open)
-{
-    struct window *w = l->window;
-    uint64_t server;
-    int rc = process_cpu_ns(l->options->server, &server);
-
-    if (rc < 0) {
-        fprintf(stderr, "the server, process %d, is gone\n", (int)l->options->server);
-        return rc;
-    }
-    uint64_t sign = open ? (uint64_t)-1 : 1; /* unsigned: minus one opens, plus one closes */
-    w->server_cpu_ns += sign * server;
-    w->client_cpu_ns += sign * own_cpu_ns();
-    w->ns += sign * now_ns();
-    return 0;
-}
-
 static int on_readable(struct load *l, struct connection *c)
 {
     uint64_t depth = l->shared.depth;
-    size_t size = l->shared.pattern.size;
     struct connection *source = c->source;
     int complete = connection_receive(c, &l->shared);
-    uint64_t last = c->received / size;
+    uint64_t last = connection_complete(c, &l->shared);
     uint64_t first = last - (uint64_t)complete;
 
     if (complete <= 0)
@@ -118,7 +99,7 @@ static int on_readable(struct load *l, struct connection *c)
         l->window->messages += (uint64_t)complete;
     }
     if (!l->flowing) {
-        l->unfinished -= c->received == source->allowed;
+        l->unfinished -= last == source->allowed;
         return 0;
     }
     if (first == GREETING)
@@ -126,7 +107,7 @@ static int on_readable(struct load *l, struct connection *c)
     for (uint64_t number = first; number < last; number++) {
         if (++source->arrived[number % depth] == l->audience) {
             source->arrived[number % depth] = 0;
-            source->allowed += size;
+            source->allowed++;
         }
     }
     return connection_send(source, &l->shared);
@@ -188,7 +169,7 @@ static int greet(struct load *l)
         rc = connection_open(c, &l->shared, l->options->port);
         if (c->source != c)
             continue;
-        c->allowed = GREETING * l->shared.pattern.size;
+        c->allowed = GREETING;
         l->unfinished = l->audience;
         if (rc >= 0 && (rc = connection_send(c, &l->shared)) >= 0)
             rc = settle(l);
@@ -207,7 +188,7 @@ static int warm_up(struct load *l)
 
         if (c->source != c)
             continue;
-        c->allowed += l->shared.depth * l->shared.pattern.size;
+        c->allowed += l->shared.depth;
         rc = connection_send(c, &l->shared);
     }
     if (rc < 0 || (rc = flow(l, l->options->warmup_ns)) < 0)
@@ -217,23 +198,18 @@ static int warm_up(struct load *l)
 
 static int count(struct load *l)
 {
-    int rc = window_turn(l, true);
+    int rc = window_open(l->window, l->options->server);
 
     l->counting = true;
     if (rc < 0 || (rc = flow(l, l->options->window_ns)) < 0)
         return rc;
     l->counting = false;
-    rc = window_turn(l, false);
-    if (rc >= 0 && l->window->messages == 0) {
-        fprintf(stderr, "no message came back while the window was open\n");
-        return -ETIMEDOUT;
-    }
-    return rc;
+    return window_close(l->window, l->options->server);
 }
 
 static int drain(struct load *l)
 {
-    size_t size = l->shared.pattern.size;
+    size_t size = l->shared.wire.out_size;
     int rc = 0;
 
     l->flowing = false;
@@ -241,8 +217,8 @@ static int drain(struct load *l)
         struct connection *c = &l->connections[i], *source = c->source;
 
         /* finish the message begun, no more */
-        source->allowed = (source->sent + size - 1) / size * size;
-        l->unfinished += c->received < source->allowed;
+        source->allowed = (source->sent + size - 1) / size;
+        l->unfinished += connection_complete(c, &l->shared) < source->allowed;
         rc = connection_send(source, &l->shared);
     }
     return rc < 0 ? rc : settle(l);
@@ -256,7 +232,7 @@ static int run(struct load *l)
         (rc = drain(l)) < 0)
         return rc;
     for (unsigned i = 0; i < l->options->connections; i++)
-        l->window->all_messages += l->connections[i].received / l->shared.pattern.size;
+        l->window->all_messages += connection_complete(&l->connections[i], &l->shared);
     return 0;
 }
 

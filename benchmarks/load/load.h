@@ -25,19 +25,8 @@
 #ifndef ECHOLOAD_LOAD_H
 #define ECHOLOAD_LOAD_H
 
-#include <stdint.h>
-
-#include "histogram.h"
 #include "options.h"
-
-struct window {
-    uint64_t messages;
-    uint64_t all_messages;    /* came back while it was not open, too */
-    uint64_t ns;              /* how long it was open */
-    uint64_t server_cpu_ns;
-    uint64_t client_cpu_ns;
-    struct histogram latency;
-};
+#include "window.h"
 
 /* Run the load and fill the window. Returns 0 or -errno, the reason having gone to stderr. */
 int load_run(const struct options *options, struct window *window);
