@@ -60,6 +60,24 @@ _ALL = (
     Peer("asyncio", "asyncio Protocol", _module("benchmarks.peers.asyncio_echo")),
     Peer("socketserver", "socketserver, threads", _module("benchmarks.peers.socketserver_echo")),
     Peer(
+        "gevffi-framed",
+        "gevffi, frames cut in C, views",
+        _module("benchmarks.peers.gevffi_framed", "view"),
+        requires="gevffi.framing",
+    ),
+    Peer(
+        "gevffi-framed-bytes",
+        "gevffi, frames cut in C, bytes",
+        _module("benchmarks.peers.gevffi_framed", "bytes"),
+        requires="gevffi.framing",
+    ),
+    Peer(
+        "gevffi-batch",
+        "gevffi, frames cut in C, batches",
+        _module("benchmarks.peers.gevffi_framed", "batch"),
+        requires="gevffi.framing",
+    ),
+    Peer(
         "gevffi-unpacket",
         "gevffi, unpacket/packet in Python",
         _module("benchmarks.peers.gevffi_unpacket"),

@@ -397,7 +397,12 @@ class Connection:
     def read_buffer_length(self) -> int:
         """Bytes of an unfinished frame (gev: ReadBufferLength)."""
         pending = self._pending_input
-        return 0 if pending is None else len(pending)
+        if pending is not None:
+            return len(pending)
+        if self._framing is None or self._state in (CLOSED, CONNECTING):
+            return 0
+        self._loop.check_thread()
+        return self._loop._reactor.kept(self._token)
 
     @property
     def write_buffer_length(self) -> int:

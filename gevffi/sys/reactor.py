@@ -180,6 +180,10 @@ class Reactor:
         turn = self._turn
         return ffi.unpack(turn.starts, turn.cuts), ffi.unpack(turn.ends, turn.cuts)
 
+    def cut_start(self, cut: int) -> int:
+        """Where one of them starts."""
+        return int(self._turn.starts[cut])
+
     def take_cuts(self) -> tuple[memoryview, memoryview]:
         """The same as arrays of 32-bit integers, which are the caller's from now on."""
         count = self._turn.cuts
@@ -341,6 +345,10 @@ class Reactor:
     def frame(self, token: int, framing: int) -> None:
         """Cut the connection's input by this framing from now on; 0: not at all."""
         lib.gev_conn_frame(self._loop, token, framing)
+
+    def kept(self, token: int) -> int:
+        """Bytes that were read and not delivered yet."""
+        return int(lib.gev_conn_kept(self._loop, token))
 
     def unread(self, token: int, data: memoryview) -> None:
         """Have these bytes, which were read before, cut again."""

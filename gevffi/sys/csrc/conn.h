@@ -178,8 +178,8 @@ void gev_input_mark(gev_loop *loop, gev_conn *conn);
 void gev_input_list(gev_loop *loop, gev_conn *conn);
 void gev_input_unlist(gev_loop *loop, gev_conn *conn);
 /* connect.c */
-/* The poller says that a CONNECTING one has come to an end. */
-void gev_conn_connected(gev_loop *loop, gev_conn *conn);
+/* The poller says that a CONNECTING one has come to an end; with an errno, if it knows one. */
+void gev_conn_connected(gev_loop *loop, gev_conn *conn, int error);
 
 /* output.c */
 void gev_output_flush(gev_loop *loop, gev_conn *conn);

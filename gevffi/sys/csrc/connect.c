@@ -50,9 +50,10 @@ static int outcome(int fd)
     return to_itself ? ECONNREFUSED : 0;
 }
 
-void gev_conn_connected(gev_loop *loop, gev_conn *conn)
+void gev_conn_connected(gev_loop *loop, gev_conn *conn, int error)
 {
-    int error = outcome(conn->fd);
+    if (!error)
+        error = outcome(conn->fd);
     if (error) {
         gev_conn_abort(loop, gev_conn_token(loop, conn), error);
         return;

@@ -48,6 +48,7 @@ typedef struct gev_poller gev_poller;
 typedef struct gev_event {
     uint64_t token;
     uint32_t ready;    /* GEV_READ | GEV_WRITE | GEV_ERROR | GEV_HANGUP */
+    int32_t error;     /* with GEV_ERROR: the errno, where the poller was told; else 0 */
 } gev_event;
 
 /* `room`: the most events one wait returns. */
@@ -255,6 +256,8 @@ int gev_conn_frame(gev_loop *loop, int64_t token, int framing);
 /* Replaces the kept input by these bytes, which were read before; they are cut in the next turn, or
  * when reading is resumed. */
 int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t size);
+/* Bytes of the kept input; 0 for a connection that is gone. */
+int64_t gev_conn_kept(gev_loop *loop, int64_t token);
 /* Takes over the ring of a large frame of this turn; NULL if the connection must not be read any
  * more. A frame that is not taken is told again. */
 gev_ring *gev_conn_take_large(gev_loop *loop, int64_t token, uint32_t total);

@@ -149,7 +149,7 @@ static void cut_read(gev_loop *loop, gev_conn *conn, size_t size)
         gev_conn_close_now(loop, conn, GEV_REASON_NO_MEMORY);
         return;
     }
-    if (error) {
+    if (error && !done) {
         bad_frame(loop, conn, error);
         return;
     }
@@ -162,9 +162,10 @@ static void cut_read(gev_loop *loop, gev_conn *conn, size_t size)
         gev_conn_close_now(loop, conn, GEV_REASON_NO_MEMORY);
         return;
     }
-    conn->in_scanned = scanned;
+    conn->in_scanned = error ? 0 : scanned;
     conn->in_need = need;
-    if (done && loop->framings[conn->framing - 1].one_at_a_time)
+    /* A bad frame is bad when those before it were handled: they may change the framing. */
+    if (done && (error || loop->framings[conn->framing - 1].one_at_a_time))
         gev_input_mark(loop, conn);
 }
 
@@ -294,10 +295,12 @@ static void cut_kept(gev_loop *loop, gev_conn *conn)
         gev_conn_close_now(loop, conn, GEV_REASON_NO_MEMORY);
         return;
     }
-    if (error) {
+    if (error && !done) {
         bad_frame(loop, conn, error);
         return;
     }
+    if (error)
+        conn->in_scanned = 0;
     conn->in_start = (conn->in_start + (uint32_t)done) & (uint32_t)(conn->in->size - 1);
     conn->in_size -= (uint32_t)done;
     conn->in_need = need;

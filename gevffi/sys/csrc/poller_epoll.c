@@ -174,6 +174,7 @@ int gev_poller_wait(gev_poller *poller, int timeout_ms)
         }
         poller->events[count].token = token;
         poller->events[count].ready = translate(poller->raw[i].events);
+        poller->events[count].error = 0;
         count++;
     }
     return count;

@@ -284,6 +284,8 @@ static int collect(gev_poller *poller, int ready)
             watched->event = count;
         }
         poller->events[watched->event - 1].ready |= what;
+        if (event->flags & EV_EOF && event->fflags)
+            poller->events[watched->event - 1].error = (int32_t)event->fflags;
     }
     for (int i = 0; i < ready; i++) {
         watch *watched = watch_of(poller, poller->raw[i].ident);

@@ -278,7 +278,7 @@ static void serve(gev_loop *loop, const gev_event *event)
     if (!conn)
         return;
     if (conn->state & CONN_CONNECTING) {
-        gev_conn_connected(loop, conn);
+        gev_conn_connected(loop, conn, event->error);
         return;
     }
     /* A hang-up may come without writability (unix(7)); sending is how its output ends then. */
