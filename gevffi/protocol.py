@@ -70,6 +70,11 @@ class Protocol:
         """
         return reply
 
+    def frame_receiver(self, on_message: Receive) -> Receive:
+        """What is called with each frame that was cut in C: `on_message`, unless a protocol has
+        to look into frames before. Asked once for each handler."""
+        return on_message
+
 
 class Raw(Protocol):
     """No framing: a message is whatever bytes were there. The default."""
@@ -155,5 +160,4 @@ def receiver(handler: Handler, protocol: Protocol, frame_limit: int) -> Receive:
             )
         if type(protocol) is not Raw:
             return Unpacker(handler, protocol, frame_limit).receive
-    receive: Receive = handler.on_message
-    return receive
+    return protocol.frame_receiver(handler.on_message)
