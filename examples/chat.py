@@ -42,10 +42,9 @@ class Chat(gevffi.Handler):
 
     def tell(self, text: str, but: gevffi.Connection) -> None:
         """Send a line to all members but one."""
-        line = text.encode()
-        for member in self.members:
-            if member is not but:
-                member.send(line)
+        others = [member for member in self.members if member is not but]
+        if others:
+            but.loop.broadcast(text.encode(), others)
 
 
 if __name__ == "__main__":
