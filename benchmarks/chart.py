@@ -75,7 +75,7 @@ def draw(results: Results, path: Path) -> None:
             cpu = line.figures["cpu_us_per_message"]
             label = f"{cpu.median:.2f} µs"
             if line.ratio:
-                unit = "" if case.pinned else " rate"
+                unit = " rate" if case.by_rate else ""
                 label += f"   {line.ratio.median:.2f}x{unit}"
             bars.append((line.peer, cpu.median, cpu.min, cpu.max, label))
         if bars:

@@ -147,7 +147,7 @@ def as_markdown(results: Results) -> str:
 
 def _markdown_case(lines: list[Line]) -> list[str]:
     subject = lines[0].case.subject
-    compared = "per CPU second" if lines[0].case.pinned else "per second"
+    compared = "per second" if lines[0].case.by_rate else "per CPU second"
     table = [
         f"| server | CPU µs/message | messages/s | p50 µs | p99 µs | p99.9 µs "
         f"| {subject} {compared} against it | target |",

@@ -94,7 +94,7 @@ def _table(title: str, *heads: str) -> Table:
 def _case_table(case: Case, lines: list[Line]) -> Table:
     heads = ("CPU µs/msg", "messages/s", "p50", "p99\np99.9", "ratio", "target")
     table = _table(f"{case.name}: {case.about}", *heads)
-    compared = "CPU second" if case.pinned else "second"
+    compared = "second" if case.by_rate else "CPU second"
     table.caption = (
         f"latencies in µs; ratio: messages per {compared} of {case.subject} ÷ those of the server"
     )
