@@ -250,6 +250,7 @@ class Connection:
         loop._delivery.give_back(self)
         handler = handler or self._handler
         receive = receiver(handler, protocol, loop.options.frame_limit)
+        loop._delivery.switched.setdefault(self, 0 if self._framing is None else self._framing.lead)
         self._install(handler, protocol, receive)
         if self._pending_input is not None:
             loop._reactor.unread(self._token, self._pending_input.peek())

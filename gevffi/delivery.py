@@ -52,6 +52,8 @@ class Delivery:
         self._outbox = outbox
         self._conns = conns
         self._failed = failed
+        # Whose protocol was changed in this turn, and what the old one has in front of payloads.
+        self.switched: dict[Connection, int] = {}
         # The run under way: its connection, all starts, the ends that are left and an iterator over
         # them, the index after its last frame, and where in the arena the read ends.
         self._run: tuple[Connection, list[int], list[int], Any, int, int] | None = None
@@ -59,15 +61,22 @@ class Delivery:
     def frames(self, count: int) -> None:
         """Deliver reads as they are."""
         conns = self._conns
+        switched = self.switched
         outbox = self._outbox
         blob, pieces = outbox.blob, outbox.pieces
         arena = self._arena
         view = arena.view()
         for slot, start, end in self._reactor.frames(count):
             conn: Any = conns[slot]
+            if switched and conn in switched:  # by somebody else's callback
+                self._reactor.unread_arena(conn._token, start, end, behind=True)
+                continue
             try:
                 reply = conn._receive(conn, None, view[start:end])
                 if reply is not None:
+                    if switched and conn in switched:
+                        conn._send_packet(reply)
+                        continue
                     try:
                         if len(reply) < LARGE:
                             join(blob, reply)
@@ -85,14 +94,16 @@ class Delivery:
         reactor, outbox = self._reactor, self._outbox
         view = self._arena.view()
         raw = self._arena.buffer()
+        switched = self.switched
         starts, ends = reactor.cuts()
         arrays = None
         for slot, first, last, read_end in reactor.runs():
             conn: Any = self._conns[slot]
             framing = conn._framing
-            if not conn._cutting:
-                if conn.connected:  # paused by somebody else's callback
-                    reactor.unread_arena(conn._token, starts[first] - framing.lead, read_end)
+            if not conn._cutting or conn in switched:
+                if conn.connected:  # paused or switched by somebody else's callback
+                    lead = switched[conn] if conn in switched else framing.lead
+                    reactor.unread_arena(conn._token, starts[first] - lead, read_end)
                 continue
             replies = outbox.replies_of(conn)
             try:
@@ -120,8 +131,8 @@ class Delivery:
         """Deliver the frames that have a ring of their own, which becomes theirs."""
         for slot, start, size, total in self._reactor.large():
             conn: Any = self._conns[slot]
-            if conn is None or not conn._cutting:
-                continue  # told again when reading is resumed
+            if conn is None or not conn._cutting or conn in self.switched:
+                continue  # told again, under another framing or when reading is resumed
             region = self._reactor.take_large(conn._token, total)
             if region is None:
                 continue

@@ -288,6 +288,8 @@ class EventLoop:
         found = self._reactor.poll(self._arena.start, timeout)
         if found < 0:
             check(found, "epoll_wait")
+        if self._delivery.switched:
+            self._delivery.switched.clear()
         frames = found & FRAMES
         if frames:
             self._delivery.frames(frames)

@@ -267,11 +267,11 @@ class Reactor:
 
     def unread(self, token: int, data: memoryview) -> None:
         """Have these bytes, which were read before, cut again."""
-        lib.gev_conn_unread(self._loop, token, hold(_BYTES, data), data.nbytes)
+        lib.gev_conn_unread(self._loop, token, hold(_BYTES, data), data.nbytes, 0)
 
-    def unread_arena(self, token: int, start: int, end: int) -> None:
-        """The same with what this turn read into that part of the arena."""
-        lib.gev_conn_unread(self._loop, token, self._base + start, end - start)
+    def unread_arena(self, token: int, start: int, end: int, *, behind: bool = False) -> None:
+        """The same with what this turn read into that part of the arena; `behind` what is kept."""
+        lib.gev_conn_unread(self._loop, token, self._base + start, end - start, behind)
 
     def shutdown_write(self, token: int) -> None:
         """End our side of the connection once what waits is sent."""

@@ -315,19 +315,20 @@ static void given_back_in_front_of_what_is_kept(void)
     hears(&f, token, peer, "\0\0\0\1a\0\0\0\1b\0\0\0\1c\0\0\0\3d", 20, "a|b|c|");
     const int32_t *run = run_of(&f, token);
     uint32_t from = (uint32_t)f.turn->starts[run[1] + 1] - LENGTH;
-    CHECK_EQUAL(gev_conn_unread(f.loop, token, f.arena + from, (uint32_t)run[3] - from), 0);
+    CHECK_EQUAL(gev_conn_unread(f.loop, token, f.arena + from, (uint32_t)run[3] - from, 0), 0);
     hears(&f, token, peer, "ef", 2, "b|c|");
     do
         poll_once(&f, -1);
     while (!run_of(&f, token));
     told(&f, token, "def|");
-    CHECK_EQUAL(gev_conn_unread(f.loop, token, NULL, 0), 0);
-    CHECK_EQUAL(gev_conn_unread(f.loop, token, (const uint8_t *)"x\r\ny\r", 5), 0);
-    CHECK_EQUAL(gev_conn_unread(f.loop, token, (const uint8_t *)"w", 1), 0);
+    CHECK_EQUAL(gev_conn_unread(f.loop, token, NULL, 0, 0), 0);
+    CHECK_EQUAL(gev_conn_unread(f.loop, token, (const uint8_t *)"x\r\ny\r", 5, 0), 0);
+    CHECK_EQUAL(gev_conn_unread(f.loop, token, (const uint8_t *)"w", 1, 0), 0);
+    CHECK_EQUAL(gev_conn_unread(f.loop, token, (const uint8_t *)"v", 1, 1), 0);
     CHECK_EQUAL(gev_conn_frame(f.loop, token, gev_loop_framing(f.loop, &line)), 0);
     poll_once(&f, -1);
     told(&f, token, "wx|");
-    hears(&f, token, peer, "\n", 1, "y|");
+    hears(&f, token, peer, "\r\n", 2, "y\rv|");
     CHECK_EQUAL(gev_conn_frame(f.loop, token, 99), -EINVAL);
     CHECK_EQUAL(gev_conn_frame(f.loop, token, -1), -EINVAL);
     close(peer);
@@ -344,7 +345,7 @@ static void kept_input_that_overflows_the_arena(void)
     int64_t token = framed_pair(&f, &framing, &peer);
     uint8_t *data = noise(SIZE);
     size_t heard = 0;
-    CHECK_EQUAL(gev_conn_unread(f.loop, token, data, SIZE), 0);
+    CHECK_EQUAL(gev_conn_unread(f.loop, token, data, SIZE, 0), 0);
     for (bool back = true; heard < SIZE / 1000 * 1000; back = !back) {
         poll_once(&f, -1);
         const int32_t *run = run_of(&f, token);
@@ -354,7 +355,7 @@ static void kept_input_that_overflows_the_arena(void)
             CHECK(!memcmp(f.arena + f.turn->starts[i], data + heard, 1000));
         if (last < run[2]) {
             uint32_t from = (uint32_t)f.turn->starts[last];
-            CHECK_EQUAL(gev_conn_unread(f.loop, token, f.arena + from, (uint32_t)run[3] - from), 0);
+            CHECK_EQUAL(gev_conn_unread(f.loop, token, f.arena + from, (uint32_t)run[3] - from, 0), 0);
         }
     }
     free(data);
@@ -397,7 +398,7 @@ static void closed_while_listed(void)
         CHECK_EQUAL(gev_conn_read(f.loop, tokens[i], 1), 0);
     CHECK_EQUAL(gev_conn_abort(f.loop, tokens[1], GEV_REASON_LOCAL), 0);
     gev_conn_close(f.loop, tokens[0], GEV_REASON_LOCAL);
-    CHECK_EQUAL(gev_conn_unread(f.loop, tokens[1], (const uint8_t *)"x", 1), -ENOTCONN);
+    CHECK_EQUAL(gev_conn_unread(f.loop, tokens[1], (const uint8_t *)"x", 1, 0), -ENOTCONN);
     CHECK_EQUAL(gev_conn_frame(f.loop, tokens[1], 0), -ENOTCONN);
     CHECK(!gev_conn_take_large(f.loop, tokens[1], 1));
     poll_once(&f, 0);

@@ -244,9 +244,9 @@ int gev_loop_framing(gev_loop *loop, const gev_framing *framing);
 /* From now on the connection's input is cut by this framing (0: not at all), and what is sent is
  * dressed by it. Input that is kept is cut anew. */
 int gev_conn_frame(gev_loop *loop, int64_t token, int framing);
-/* Puts these bytes, which were read before, in front of the kept input; they are cut in the next
- * turn, or when reading is resumed. */
-int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t size);
+/* Puts these bytes, which were read before, in front of the kept input, or `behind` it; they are cut
+ * in the next turn, or when reading is resumed. */
+int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t size, int behind);
 /* Takes over the ring of a large frame of this turn; NULL if the connection must not be read any
  * more. A frame that is not taken is told again. */
 gev_ring *gev_conn_take_large(gev_loop *loop, int64_t token, uint32_t total);

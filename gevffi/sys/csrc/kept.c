@@ -133,7 +133,7 @@ int gev_conn_frame(gev_loop *loop, int64_t token, int framing)
     return 0;
 }
 
-int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t size)
+int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t size, int behind)
 {
     gev_conn *conn = gev_conn_at(loop, token);
     if (!conn)
@@ -149,9 +149,9 @@ int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t s
         return error;
     }
     size_t kept = conn->in_size;
-    memcpy(ring->base, data, size);
+    memcpy(ring->base + (behind ? kept : 0), data, size);
     if (kept)
-        memcpy(ring->base + size, conn->in->base + conn->in_start, kept);
+        memcpy(ring->base + (behind ? 0 : size), conn->in->base + conn->in_start, kept);
     gev_input_drop(conn);
     conn->in = ring;
     conn->in_size = (uint32_t)(size + kept);
