@@ -33,8 +33,20 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="close connections silent for so long; default: never",
     )
+    echo.add_argument(
+        "--metrics-address",
+        metavar="ADDRESS",
+        help="serve metrics to Prometheus there; default: nowhere",
+    )
     echo.add_argument("--protocol", choices=["raw"], default="raw", help="default: %(default)s")
     return top
+
+
+def announce(server: Server) -> None:
+    """Say where the server can be reached."""
+    print(f"listening on {server.address}", flush=True)
+    if server.metrics_address is not None:
+        print(f"metrics at http://{server.metrics_address}/metrics", flush=True)
 
 
 def main() -> int:
@@ -48,10 +60,11 @@ def main() -> int:
             loops=arguments.loops,
             reuse_port=arguments.reuse_port,
             idle_time=arguments.idle_time,
+            metrics_address=arguments.metrics_address,
         )
-        server.run_after(0, lambda: print(f"listening on {server.address}", flush=True))
+        server.run_after(0, announce, server)
         server.start()
-    except (ValueError, OSError) as exc:
+    except (ValueError, OSError, ImportError) as exc:
         print(f"gevffi: {exc}", file=sys.stderr)
         return 1
     return 0

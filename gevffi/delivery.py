@@ -69,7 +69,9 @@ class Delivery:
         for slot, start, end in self._reactor.frames(count):
             conn: Any = conns[slot]
             if switched and conn in switched:  # by somebody else's callback
-                self._reactor.unread_arena(conn._token, start, end, behind=True)
+                if conn.connected:
+                    self._reactor.unread_arena(conn._token, start, end, behind=True)
+                self._reactor.recount(-1, 0)
                 continue
             try:
                 reply = conn._receive(conn, None, view[start:end])
@@ -102,8 +104,9 @@ class Delivery:
             framing = conn._framing
             if not conn._cutting or conn in switched:
                 if conn.connected:  # paused or switched by somebody else's callback
-                    lead = switched[conn] if conn in switched else framing.lead
+                    lead = switched.get(conn, 0 if framing is None else framing.lead)
                     reactor.unread_arena(conn._token, starts[first] - lead, read_end)
+                reactor.recount(first - last, 0)
                 continue
             replies = outbox.replies_of(conn)
             try:
@@ -132,9 +135,11 @@ class Delivery:
         for slot, start, size, total in self._reactor.large():
             conn: Any = self._conns[slot]
             if conn is None or not conn._cutting or conn in self.switched:
+                self._reactor.recount(-1, 0)
                 continue  # told again, under another framing or when reading is resumed
             region = self._reactor.take_large(conn._token, total)
             if region is None:
+                self._reactor.recount(-1, 0)
                 continue
             replies = self._outbox.replies_of(conn)
             end = start + size
@@ -163,6 +168,7 @@ class Delivery:
         count = length_hint(following)
         left.clear()
         if count:
+            self._reactor.recount(-count, 0)
             lead = conn._framing.lead  # type: ignore[union-attr]
             self._reactor.unread_arena(conn._token, starts[last - count] - lead, read_end)
 

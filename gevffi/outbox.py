@@ -37,7 +37,7 @@ _FLUSH_AT = 1 << 20
 class Outbox:
     """The unsent pieces of a turn. Belongs to the loop's thread."""
 
-    __slots__ = ("_arena", "_large", "_of", "_reactor", "_replies", "blob", "pieces")
+    __slots__ = ("_arena", "_large", "_of", "_reactor", "_replies", "blob", "parts", "pieces")
 
     def __init__(self, reactor: Reactor, arena: Arena) -> None:
         self._reactor = reactor
@@ -46,6 +46,8 @@ class Outbox:
         self.blob = bytearray()
         self.pieces: list[int] = []
         self._large: list[Any] = []
+        self.parts = 0
+        """Pieces that are no message of their own but go on with the one before."""
         self._replies: list[Any] = []
         self._of: Connection | None = None
 
@@ -63,11 +65,10 @@ class Outbox:
         replies, conn = self._replies, self._of
         if not replies or conn is None:
             return
-        framing = conn._framing
-        if framing is None:  # by `set_protocol` in the middle of the run
-            limit = LARGE if conn._packet is None else -1
-        else:
-            limit = framing.max_reply
+        # There may be no framing any more, by `set_protocol` in the middle of the run.
+        limit = LARGE if conn._packet is None else -1
+        if conn._framing is not None:
+            limit = conn._framing.max_reply
         joined = None
         with contextlib.suppress(TypeError):
             sizes = list(map(len, replies))
@@ -140,6 +141,9 @@ class Outbox:
         if self._replies:
             self.commit()
         if self.pieces:
+            if self.parts:
+                self._reactor.recount(0, -self.parts)
+                self.parts = 0
             try:
                 self._reactor.send(self.pieces, self.blob, self._large)
             finally:

@@ -33,7 +33,7 @@ class Batches(Recorder):
     def on_message(self, conn: Connection, ctx: Any, data: Any) -> Any:
         raise AssertionError("on_batch is called instead")
 
-    def on_batch(self, conn: Connection, batch: Batch) -> Any:  # type: ignore[override]
+    def on_batch(self, conn: Connection, batch: Batch) -> Any:
         self.kept.append(batch)
         self._put("batch", conn, list(map(bytes, batch)))
         return self.answer(batch)
@@ -55,7 +55,7 @@ def test_one_call_for_all_frames_of_a_read() -> None:
     [
         (lambda batch: None, b""),
         (lambda batch: [], b""),
-        (lambda batch: ["no".encode(), bytearray(b"yes")], framed(b"no", b"yes")),
+        (lambda batch: [b"no", bytearray(b"yes")], framed(b"no", b"yes")),
         (lambda batch: (b"tu", memoryview(b"ple")), framed(b"tu", b"ple")),
         (lambda batch: batch, framed(b"one", b"two", b"three")),
         (lambda batch: batch[1:], framed(b"two", b"three")),
@@ -212,7 +212,7 @@ def test_an_exception(answer: Any, wanted: bytes) -> None:
 
 def test_pausing_and_switching_in_a_batch() -> None:
     class Switches(Batches):
-        def on_batch(self, conn: Connection, batch: Batch) -> Any:  # type: ignore[override]
+        def on_batch(self, conn: Connection, batch: Batch) -> Any:
             if bytes(batch[-1]) == b"switch":
                 conn.set_protocol(LengthPrefixed(1))
             if bytes(batch[-1]) == b"pause":
@@ -241,7 +241,7 @@ def test_a_protocol_without_batches(protocol: Protocol | None) -> None:
 
 def test_switching_to_a_protocol_without_batches() -> None:
     class Switches(Batches):
-        def on_batch(self, conn: Connection, batch: Batch) -> Any:  # type: ignore[override]
+        def on_batch(self, conn: Connection, batch: Batch) -> Any:
             conn.set_protocol(Raw())
 
     handler = Switches()

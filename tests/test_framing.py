@@ -325,17 +325,22 @@ def test_a_kept_view_outlives_a_million_messages(deliver: str) -> None:
             return data if data[:4] == b"last" else None
 
     stream = b"".join(b"%07d\n" % i for i in range(50_000))
-    with serving(Keeps(), protocol=Delimited(deliver=deliver), arena_size=1 << 17) as server:
-        with connect(server) as sock:
-            for _ in range(20):
-                sock.sendall(stream)
-            sock.sendall(b"last\n")
-            assert receive_exactly(sock, 5) == b"last\n"
+    protocol = Delimited(deliver=deliver)
+    with (
+        serving(Keeps(), protocol=protocol, arena_size=1 << 17) as server,
+        connect(server) as sock,
+    ):
+        for _ in range(20):
+            sock.sendall(stream)
+        sock.sendall(b"last\n")
+        assert receive_exactly(sock, 5) == b"last\n"
     assert seen[0] == 1_000_001
     assert [bytes(data) for data in kept] == [b"%07d" % 0] * 10 + [b"last"]
 
 
-@pytest.mark.parametrize("protocol", [LengthPrefixed(max_size=1 << 24), Delimited(max_size=1 << 24)])
+@pytest.mark.parametrize(
+    "protocol", [LengthPrefixed(max_size=1 << 24), Delimited(max_size=1 << 24)]
+)
 def test_large_views_that_are_kept(protocol: Framing) -> None:
     encode = length() if isinstance(protocol, LengthPrefixed) else behind(b"\n")
     kept: list[Any] = []
@@ -365,10 +370,10 @@ def test_large_echoes(kind: str) -> None:
     stream = b"".join(map(encode, [b"small", b"y" * size, b"small", b"z" * size]))
     for deliver in ("view", "bytes"):
         handler = Echo()
-        with serving(handler, protocol=make(deliver=deliver, **options)) as server:
-            with connect(server) as sock:
-                sock.sendall(stream)
-                assert receive_exactly(sock, len(stream)) == stream
+        protocol = make(deliver=deliver, **options)
+        with serving(handler, protocol=protocol) as server, connect(server) as sock:
+            sock.sendall(stream)
+            assert receive_exactly(sock, len(stream)) == stream
 
 
 # ---- any frames, any pieces ---------------------------------------------------------------------

@@ -49,9 +49,7 @@ class Switches(Recorder):
         return reply
 
 
-PAIRS = pytest.mark.parametrize(
-    ("before", "after"), list(itertools.product(PROTOCOLS, PROTOCOLS))
-)
+PAIRS = pytest.mark.parametrize(("before", "after"), list(itertools.product(PROTOCOLS, PROTOCOLS)))
 
 
 @PAIRS
@@ -153,7 +151,7 @@ def test_in_the_middle_of_a_run_with_replies_before() -> None:
 def test_what_is_no_protocol() -> None:
     handler = Recorder()
     with pieces(handler, Delimited()) as client:
-        with pytest.raises(TypeError, match="must be a gevffi.Protocol, not 7"):
+        with pytest.raises(TypeError, match=r"must be a gevffi\.Protocol, not 7"):
             client.conn.set_protocol(7)  # type: ignore[arg-type]
         client.send(b"fine\n")
         assert handler.next("message").value[1] == b"fine"
@@ -316,25 +314,28 @@ class Meddles(Recorder):
 def test_the_other_one_has_been_read_in_the_same_turn(before: Protocol, after: Protocol) -> None:
     handler = Meddles(lambda other: other.set_protocol(after))
     data = b"\0\0\0\4abc\n" if isinstance(after, Framed) else b"\3ab\n"
-    with serving(handler, protocol=before) as server:
-        with connect(server) as one, connect(server) as two:
-            loop = server.loops[0]
-            handler.next("connect")
-            handler.next("connect")
-            held, go = threading.Event(), threading.Event()
+    with (
+        serving(handler, protocol=before) as server,
+        connect(server) as one,
+        connect(server) as two,
+    ):
+        loop = server.loops[0]
+        handler.next("connect")
+        handler.next("connect")
+        held, go = threading.Event(), threading.Event()
 
-            def hold() -> None:  # so that both have come when the next turn reads
-                held.set()
-                wait(go)
+        def hold() -> None:  # so that both have come when the next turn reads
+            held.set()
+            wait(go)
 
-            loop.call_soon_threadsafe(hold)
-            wait(held)
-            one.sendall(data)
-            two.sendall(data)
-            go.set()
-            first = handler.next("message")
-            second = handler.next("message")
-            assert first.conn is not second.conn
-            expected = {LengthPrefixed: b"ab\n", Framed: b"abc\n"}.get(type(after), data)
-            assert second.value[1] == expected
-            assert handler.rest() == []
+        loop.call_soon_threadsafe(hold)
+        wait(held)
+        one.sendall(data)
+        two.sendall(data)
+        go.set()
+        first = handler.next("message")
+        second = handler.next("message")
+        assert first.conn is not second.conn
+        expected = {LengthPrefixed: b"ab\n", Framed: b"abc\n"}.get(type(after), data)
+        assert second.value[1] == expected
+        assert handler.rest() == []

@@ -1,16 +1,34 @@
-/* framing.h: cutting frames out of bytes and dressing what is sent; no sockets, no connections. */
+/* framing.h: cutting frames out of bytes, and dressing what is sent. A cutter finds the frames in a stream, one a call:
+ *
+ *     data                                            data + size
+ *      ▼                                                   ▼
+ *      ├─ header ─┬────────── payload ─────────┬─ next ... ┤
+ *                 ▲                            ▲
+ *               start                     start + size          of its gev_cut
+ *      ◀───────────────── need ────────────────▶                also what it returns
+ *
+ * `data` is at a frame's first byte. The answer is the frame's length when all of it is there and 0
+ * when it is not; then the caller keeps the bytes and comes again, at the same first byte, when
+ * there are more. A negative answer says what is wrong with the frame, and ends the connection.
+ */
 #ifndef GEVFFI_FRAMING_H
 #define GEVFFI_FRAMING_H
 
 #include "gevffi.h"
 
-/* The next frame of some bytes: its payload is data[start .. start + size). */
-typedef struct gev_cut {
-    uint32_t start;
-    uint32_t size;
-    uint32_t need;     /* bytes of the whole frame where they are known already, else 0 */
-    uint32_t tag;      /* what a WebSocket frame says of itself; 0 otherwise */
-} gev_cut;
+/* Big-endian integers at any address. */
+static inline uint32_t gev_load_be16(const uint8_t *data)
+{
+    return (uint32_t)data[0] << 8 | data[1];
+}
+
+static inline uint64_t gev_load_be64(const uint8_t *data)
+{
+    uint64_t value = 0;
+    for (int i = 0; i < 8; i++)
+        value = value << 8 | data[i];
+    return value;
+}
 
 enum {
     GEV_CUT_MALFORMED = -GEV_REASON_PROTOCOL_ERROR,
@@ -24,10 +42,5 @@ int64_t gev_framing_cut(const gev_framing *framing, const uint8_t *data, size_t 
                         uint32_t *scanned, gev_cut *cut);
 /* The fewest bytes a frame has. */
 size_t gev_framing_least(const gev_framing *framing);
-/* What stands before and behind a payload that is sent, at most GEV_DRESS_ROOM bytes together.
- * Return how many bytes they wrote to `out`. */
-enum { GEV_DRESS_ROOM = 16 };
-size_t gev_framing_header(const gev_framing *framing, size_t payload, uint8_t *out);
-size_t gev_framing_trailer(const gev_framing *framing, uint8_t *out);
 
 #endif
