@@ -8,24 +8,16 @@
  * is kept, with what was searched of it); both must give the frames of the reference, and the same
  * end. Each piece lies in memory of exactly its size, so that AddressSanitizer sees a read beyond.
  *
- * With clang: -fsanitize=fuzzer. Without, a main that runs the files it is given, or as many random
- * inputs as FUZZ_RUNS says (`make fuzz`).
+ * As a program it makes up its input. It is a libFuzzer target too, which finds its own:
+ *     make fuzz
  */
+#include "check.h"
 #include "framing.h"
 
-#include <stdio.h>
-#include <stdlib.h>
+#include <stdint.h>
 #include <string.h>
 
 enum { HEAD = 34, MOST_FRAMES = 4096 };
-
-#define HOLDS(claim)                                                                    \
-    do {                                                                                \
-        if (!(claim)) {                                                                 \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #claim);         \
-            abort();                                                                    \
-        }                                                                               \
-    } while (0)
 
 typedef struct frames {
     size_t count, starts[MOST_FRAMES], sizes[MOST_FRAMES];
@@ -36,7 +28,7 @@ static frames expected, whole, pieces;
 
 static void add(frames *f, size_t start, size_t size)
 {
-    HOLDS(f->count < MOST_FRAMES);
+    CHECK(f->count < MOST_FRAMES);
     f->starts[f->count] = start;
     f->sizes[f->count++] = size;
 }
@@ -111,25 +103,25 @@ static void cut_in_pieces(const gev_framing *f, const uint8_t *data, size_t size
         size_t piece = piece_sizes ? piece_sizes[turn % 8] : 0;
         come += piece && piece < size - come ? piece : size - come;
         uint8_t *memory = malloc(come - done);
-        HOLDS(memory);
+        CHECK(memory);
         memcpy(memory, data + done, come - done);
         size_t at = 0, have = come - done;
         while (at < have && found->count < MOST_FRAMES) {
             gev_cut cut;
             int64_t length = gev_framing_cut(f, memory + at, have - at, &scanned, &cut);
-            HOLDS(scanned <= have - at);
-            HOLDS(length <= (int64_t)(have - at));
+            CHECK(scanned <= have - at);
+            CHECK(length <= (int64_t)(have - at));
             if (length <= 0) {
-                HOLDS(!need || length == 0); /* a length that was believed stays believed */
-                HOLDS(!cut.need || length < 0 || cut.need > have - at);
-                HOLDS(!need || need == cut.need);
+                CHECK(!need || length == 0); /* a length that was believed stays believed */
+                CHECK(!cut.need || length < 0 || cut.need > have - at);
+                CHECK(!need || need == cut.need);
                 need = length == 0 ? cut.need : 0;
                 found->end = length;
                 break;
             }
-            HOLDS((size_t)length >= gev_framing_least(f));
-            HOLDS(!need || need == length);
-            HOLDS((int64_t)cut.start + cut.size <= length);
+            CHECK((size_t)length >= gev_framing_least(f));
+            CHECK(!need || need == length);
+            CHECK((int64_t)cut.start + cut.size <= length);
             add(found, done + at + cut.start, cut.size);
             at += (size_t)length;
             scanned = need = 0;
@@ -143,10 +135,10 @@ static void cut_in_pieces(const gev_framing *f, const uint8_t *data, size_t size
 
 static void same(const frames *found)
 {
-    HOLDS(found->count == expected.count);
-    HOLDS(!memcmp(found->starts, expected.starts, expected.count * sizeof *expected.starts));
-    HOLDS(!memcmp(found->sizes, expected.sizes, expected.count * sizeof *expected.sizes));
-    HOLDS(expected.count == MOST_FRAMES || found->end == expected.end);
+    CHECK(found->count == expected.count);
+    CHECK(!memcmp(found->starts, expected.starts, expected.count * sizeof *expected.starts));
+    CHECK(!memcmp(found->sizes, expected.sizes, expected.count * sizeof *expected.sizes));
+    CHECK(expected.count == MOST_FRAMES || found->end == expected.end);
 }
 
 /* What is dressed is cut to what it was. */
@@ -163,13 +155,13 @@ static void dress(const gev_framing *f, const uint8_t *data, size_t size)
         return;
     uint8_t out[GEV_DRESS_ROOM + 64];
     size_t header = gev_framing_header(&dressing, size, out);
-    HOLDS(header == f->width);
+    CHECK(header == f->width);
     memcpy(out + header, data, size);
     uint32_t scanned = 0;
     gev_cut cut;
-    HOLDS(gev_framing_cut(&dressing, out, header + size, &scanned, &cut)
+    CHECK(gev_framing_cut(&dressing, out, header + size, &scanned, &cut)
           == (int64_t)(header + size));
-    HOLDS(cut.start == header && cut.size == size);
+    CHECK(cut.start == header && cut.size == size);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -212,6 +204,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 }
 
 #ifndef LIBFUZZER
+
 static uint32_t any(uint64_t *state)
 {
     *state = *state * 6364136223846793005u + 1442695040888963407u;
@@ -230,27 +223,22 @@ static size_t make(uint8_t *to, size_t room, uint64_t *state)
     return size;
 }
 
-static void replay(const char *path)
+static void random_inputs(void)
 {
-    static uint8_t data[1 << 20];
-    FILE *file = fopen(path, "rb");
-    HOLDS(file);
-    size_t size = fread(data, 1, sizeof data, file);
-    fclose(file);
-    LLVMFuzzerTestOneInput(data, size);
-}
-
-int main(int count, char **paths)
-{
+    enum { INPUTS = 50000 };
     static uint8_t data[600];
     uint64_t state = 1;
-    const char *runs = getenv("FUZZ_RUNS");
-    for (int i = 1; i < count; i++)
-        replay(paths[i]);
-    long accepted = 0;
-    for (long i = 0; runs && i < atol(runs); i++)
-        accepted += LLVMFuzzerTestOneInput(data, make(data, sizeof data, &state)) == 0;
-    printf("%d files, %ld random inputs\n", count - 1, accepted);
-    return runs && !accepted;
+    int meant = 0;
+    for (int i = 0; i < INPUTS; i++)
+        meant += LLVMFuzzerTestOneInput(data, make(data, sizeof data, &state)) == 0;
+    CHECK(meant > INPUTS / 2);
 }
+
+int main(void)
+{
+    CHECK_TIME(50);
+    RUN(random_inputs);
+    return 0;
+}
+
 #endif
