@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = setup.py pyproject.toml $(wildcard gevffi/*.py gevffi/sys/*.py gevffi/sys/csrc/*)
 
-.PHONY: demo test lint bench compliance sanitize test-kqueue test-portable dist clean
+.PHONY: demo test lint bench compliance sanitize test-kqueue test-portable fuzz dist clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.demo
@@ -41,6 +41,22 @@ test-kqueue: $(VENV)/.installed-test
 # All tests over what other systems run, as far as Linux has it too.
 test-portable: $(VENV)/.installed-test
 	GEVFFI_PORTABLE=1 $(BIN)/python tests/run_built.py
+
+# The C parsers under libFuzzer, FUZZ_SECONDS each; what is found stays in build/fuzz.
+FUZZ_SECONDS ?= 60
+FUZZ_FLAGS = -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	-DLIBFUZZER -Igevffi/sys/csrc -Itests/c
+FUZZ_SOURCES_framing = gevffi/sys/csrc/framing.c
+FUZZ_SOURCES_websocket = gevffi/sys/csrc/websocket.c gevffi/sys/csrc/utf8.c
+FUZZ_TARGETS = fuzz-framing fuzz-websocket
+
+fuzz: $(FUZZ_TARGETS)
+
+$(FUZZ_TARGETS): fuzz-%:
+	mkdir -p build/fuzz/$*
+	clang $(FUZZ_FLAGS) tests/c/test_$*_fuzz.c $(FUZZ_SOURCES_$*) -o build/fuzz/fuzz_$*
+	build/fuzz/fuzz_$* -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -verbosity=0 \
+		-artifact_prefix=build/fuzz/$*- build/fuzz/$*
 
 dist: $(VENV)/.installed-lint
 	$(BIN)/pip install --quiet build

@@ -265,6 +265,7 @@ class Connection:
         loop._delivery.give_back(self)
         handler = handler or self._handler
         receive = receiver(handler, protocol, loop.options.frame_limit)
+        loop._delivery.switched.setdefault(self, 0 if self._framing is None else self._framing.lead)
         self._install(handler, protocol, receive)
         if self._state == CONNECTING:
             return

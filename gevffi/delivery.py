@@ -52,26 +52,34 @@ class Delivery:
         self._outbox = outbox
         self._conns = conns
         self._failed = failed
-        # Of the turn's runs: those still to come, the next one last; where their frames start and
-        # end, in arrays, once they were taken.
-        self._waiting: list[tuple[int, int, int, int]] = []
-        self._arrays: tuple[memoryview, memoryview] | None = None
+        # Whose protocol was changed in this turn, and what the old one has in front of payloads.
+        self.switched: dict[Connection, int] = {}
         # The run under way: its connection, all starts, the ends that are left and an iterator over
-        # them, the index after its last frame, and where in the arena the read ends.
+        # them, the index after its last frame, and where in the arena that frame ends.
         self._run: tuple[Connection, list[int], list[int], Any, int, int] | None = None
 
     def frames(self, count: int) -> None:
         """Deliver reads as they are."""
         conns = self._conns
+        switched = self.switched
         outbox = self._outbox
         blob, pieces = outbox.blob, outbox.pieces
         arena = self._arena
         view = arena.view()
         for slot, start, end in self._reactor.frames(count):
             conn: Any = conns[slot]
+            if switched and conn in switched:  # by somebody else's callback
+                if conn.connected:
+                    self._reactor.unread_arena(conn._token, start, end, behind=True)
+                self._reactor.recount(-1, 0)
+                self._reactor.recount(-1, 0)
+                continue
             try:
                 reply = conn._receive(conn, None, view[start:end])
                 if reply is not None:
+                    if switched and conn in switched:
+                        conn._send_packet(reply)
+                        continue
                     try:
                         if len(reply) < LARGE:
                             join(blob, reply)
@@ -86,52 +94,57 @@ class Delivery:
 
     def runs(self) -> None:
         """Deliver frames that were cut in C."""
-        reactor, outbox = self._reactor, self._outbox
+        reactor, outbox, switched = self._reactor, self._outbox, self.switched
         view, raw = self._arena.view(), self._arena.buffer()
-        lists: Any = None  # starts and ends, made when the first run needs them
-        waiting = self._waiting = list(reactor.runs())
-        waiting.reverse()
-        while waiting:
-            slot, first, last, read_end = waiting.pop()
+        lists: Any = None  # where frames start and end; made when the first run needs them,
+        arrays: Any = None  # and so are these
+        for slot, first, last, end_of_last in reactor.runs():
             conn: Any = self._conns[slot]
+            batches = conn._handler.on_batch is not None
+            deliver = conn._cutting and not (switched and conn in switched)
+            if deliver and batches:
+                arrays = arrays or reactor.take_cuts()
+            elif lists is None:
+                lists = reactor.cuts() if arrays is None else [part.tolist() for part in arrays]
+            if not deliver:
+                if conn.connected:  # paused or switched by somebody else's callback
+                    lead = self._lead(conn)
+                    reactor.unread_arena(conn._token, lists[0][first] - lead, end_of_last)
+                reactor.recount(first - last, 0)
+                continue
             replies = outbox.replies_of(conn)
             try:
-                if conn._handler.on_batch is None:
-                    lists = lists or self._lists()
+                if batches:
+                    batch = Batch(view, arrays[0][first:last], arrays[1][first:last])
+                    _answer(conn, batch, replies)
+                else:
                     starts, left = lists[0], lists[1][first:last]
                     following = iter(left)
-                    self._run = (conn, starts, left, following, last, read_end)
+                    self._run = (conn, starts, left, following, last, end_of_last)
                     data = raw if conn._framing.as_bytes else view
                     for start, end in zip(starts[first:last], following):  # noqa: B905 - it may shrink
                         reply = conn._receive(conn, None, data[start:end])
                         if reply is not None:
                             replies.append(reply)
-                elif conn._cutting:
-                    arrays = self._arrays = self._arrays or reactor.take_cuts()
-                    batch = Batch(view, arrays[0][first:last], arrays[1][first:last])
-                    _answer(conn, batch, replies)
-                else:
-                    reactor.recount(first - last, 0)
             except Exception as exc:
                 self._commit(conn)
                 self._failed(conn, exc)
             else:
                 self._commit(conn)
             self._run = None
-        self._arrays = None
 
-    def _lists(self) -> Any:
-        if self._arrays is None:
-            return self._reactor.cuts()
-        return [array.tolist() for array in self._arrays]
+    def _lead(self, conn: Any) -> int:
+        """What stands in front of the payloads that were cut of a connection in this turn."""
+        lead = self.switched.get(conn)
+        return conn._framing.lead if lead is None else lead  # type: ignore[no-any-return]
 
     def large(self) -> None:
         """Deliver the frames that have a ring of their own, which becomes theirs."""
         for slot, start, size, total in self._reactor.large():
             conn: Any = self._conns[slot]
-            if conn is None or not conn._cutting:
+            if conn is None or not conn._cutting or conn in self.switched:
                 self._reactor.recount(-1, 0)
-                continue  # told again when reading is resumed
+                continue  # told again, under another framing or when reading is resumed
             region = self._reactor.take_large(conn._token, total)
             if region is None:
                 self._reactor.recount(-1, 0)
@@ -154,31 +167,18 @@ class Delivery:
             self._commit(conn)
 
     def give_back(self, conn: Connection) -> None:
-        """Have what was cut of a connection in this turn, and not delivered yet, cut again.
-
-        Called while the connection's framing is still the one it was cut by.
-        """
+        """End the run under way, if it is this connection's, and have the rest of it cut again."""
         run = self._run
-        if run is not None and run[0] is conn:
-            _conn, starts, left, following, last, read_end = run
-            self._run = None
-            count = length_hint(following)
-            left.clear()
-            if count:
-                self._unread(conn, count, starts[last - count], read_end)
+        if run is None or run[0] is not conn:
             return
-        slot = conn._token & 0xFFFFFFFF
-        for i, (other, first, last, read_end) in enumerate(self._waiting):
-            if other == slot:
-                del self._waiting[i]
-                arrays = self._arrays
-                start = arrays[0][first] if arrays else self._reactor.cut_start(first)
-                self._unread(conn, last - first, start, read_end)
-                return
-
-    def _unread(self, conn: Any, count: int, start: int, read_end: int) -> None:
-        self._reactor.recount(-count, 0)
-        self._reactor.unread_arena(conn._token, start - conn._framing.lead, read_end)
+        _conn, starts, left, following, last, end_of_last = run
+        self._run = None
+        count = length_hint(following)
+        left.clear()
+        if count:
+            lead = conn._framing.lead  # type: ignore[union-attr]
+            self._reactor.recount(-count, 0)
+            self._reactor.unread_arena(conn._token, starts[last - count] - lead, end_of_last)
 
     def _commit(self, conn: Connection) -> None:
         try:

@@ -123,7 +123,7 @@ class LengthPrefixed(Framing):
         _within("max_size", max_size, 0, _MOST)
         if strip is None:
             strip = offset + width
-        _within("strip", strip, 0, 4096)
+        _within("strip", strip, 0, 4096 + 8)
         self._shown = f"width={width}, max_size={max_size}"
         dressed = offset == 0 and strip == width and adjustment <= 0
         most = (1 << 8 * width) - 1 + adjustment if dressed else _MOST

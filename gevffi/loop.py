@@ -417,6 +417,8 @@ class EventLoop:
         found = self._reactor.poll(self._arena.start, timeout)
         if found < 0:
             check(found, "gev_loop_poll")
+        if self._delivery.switched:
+            self._delivery.switched.clear()
         frames = found & FRAMES
         if frames:
             self._delivery.frames(frames)
@@ -447,10 +449,11 @@ class EventLoop:
     def _cut_again(self, conn: Connection) -> None:
         """After `resume_reading`: what a protocol had left in the buffer, and only then what is
         new, which may be the end."""
-        try:
-            conn._receive(conn, None, _EMPTY)
-        except Exception as exc:
-            self._failed(conn, exc)
+        if conn._pending_input is not None:  # unless `set_protocol` has taken it
+            try:
+                conn._receive(conn, None, _EMPTY)
+            except Exception as exc:
+                self._failed(conn, exc)
         if conn._cutting:
             self._reactor.set_reading(conn._token, True)
 

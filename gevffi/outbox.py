@@ -65,12 +65,15 @@ class Outbox:
         replies, conn = self._replies, self._of
         if not replies or conn is None:
             return
-        framing: Any = conn._framing
+        # There may be no framing any more, by `set_protocol` in the middle of the run.
+        limit = LARGE if conn._packet is None else -1
+        if conn._framing is not None:
+            limit = conn._framing.max_reply
         joined = None
         with contextlib.suppress(TypeError):
             sizes = list(map(len, replies))
             most = max(sizes)
-            if most < LARGE and most <= framing.max_reply:
+            if most < LARGE and most <= limit:
                 joined = b"".join(replies)
         if joined is not None and len(joined) == sum(sizes):
             replies.clear()

@@ -170,7 +170,7 @@ class Reactor:
         return zip(numbers, numbers, numbers)  # noqa: B905 - strict would be checked for nothing
 
     def runs(self) -> Iterable[tuple[int, int, int, int]]:
-        """The turn's runs: slot, first cut, last cut + 1, and where in the arena the read ends."""
+        """The turn's runs: slot, first cut, last cut + 1, and where in the arena that ends."""
         turn = self._turn
         numbers = iter(ffi.unpack(turn.runs, 4 * turn.run_count))
         return zip(numbers, numbers, numbers, numbers)  # noqa: B905 - as in `frames`
@@ -179,10 +179,6 @@ class Reactor:
         """Where in the arena the frames of all runs start and end."""
         turn = self._turn
         return ffi.unpack(turn.starts, turn.cuts), ffi.unpack(turn.ends, turn.cuts)
-
-    def cut_start(self, cut: int) -> int:
-        """Where one of them starts."""
-        return int(self._turn.starts[cut])
 
     def take_cuts(self) -> tuple[memoryview, memoryview]:
         """The same as arrays of 32-bit integers, which are the caller's from now on."""
@@ -352,11 +348,11 @@ class Reactor:
 
     def unread(self, token: int, data: memoryview) -> None:
         """Have these bytes, which were read before, cut again."""
-        lib.gev_conn_unread(self._loop, token, hold(_BYTES, data), data.nbytes)
+        lib.gev_conn_unread(self._loop, token, hold(_BYTES, data), data.nbytes, 0)
 
-    def unread_arena(self, token: int, start: int, end: int) -> None:
-        """The same with what this turn read into that part of the arena."""
-        lib.gev_conn_unread(self._loop, token, self._base + start, end - start)
+    def unread_arena(self, token: int, start: int, end: int, *, behind: bool = False) -> None:
+        """The same with what this turn read into that part of the arena; `behind` what is kept."""
+        lib.gev_conn_unread(self._loop, token, self._base + start, end - start, behind)
 
     def shutdown_write(self, token: int) -> None:
         """End our side of the connection once what waits is sent."""

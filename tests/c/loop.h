@@ -141,9 +141,11 @@ static inline void poll_from(fixture *f, uint32_t start, int timeout_ms)
 {
     int found = gev_loop_poll(f->loop, start, timeout_ms);
     CHECK(found >= 0);
-    f->frames = found & ~GEV_MORE;
-    bool more = f->turn->changes || f->turn->accepted || f->turn->accept_error;
+    f->frames = found & (GEV_RUNS - 1);
+    bool more = f->turn->changes || f->turn->accepted || f->turn->accept_error
+                || f->turn->large_count;
     CHECK_EQUAL(more, !!(found & GEV_MORE));
+    CHECK_EQUAL(f->turn->run_count > 0, !!(found & GEV_RUNS));
 }
 
 static inline void poll_once(fixture *f, int timeout_ms)

@@ -2,8 +2,7 @@
  *
  * As a program it makes up its input: good frames, some of them spoilt. It is a libFuzzer target
  * too, which finds its own:
- *     clang -g -O1 -fsanitize=fuzzer,address,undefined -DLIBFUZZER -Igevffi/sys/csrc -Itests/c \
- *         tests/c/test_websocket_fuzz.c gevffi/sys/csrc/websocket.c gevffi/sys/csrc/utf8.c
+ *     make fuzz
  */
 #include "websocket.h"
 

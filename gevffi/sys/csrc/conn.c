@@ -68,7 +68,7 @@ static int grow(gev_loop *loop)
     if (!conns)
         return -ENOMEM;
     loop->conns = conns;
-    int32_t *again = realloc(loop->again, (size_t)capacity * sizeof *again);
+    int32_t *again = realloc(loop->again, 2 * (size_t)capacity * sizeof *again);
     if (!again)
         return -ENOMEM;
     loop->again = again;

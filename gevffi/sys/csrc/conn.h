@@ -100,7 +100,8 @@ struct gev_loop {
 
     gev_framing *framings;
     int32_t framing_count;
-    int32_t *again;          /* slots whose kept input is to be cut; room for all */
+    int32_t *again;          /* slots whose kept input is to be cut; room for all twice,
+                                as they are listed anew before they are taken off */
     int32_t again_count;
 
     gev_conn *conns;         /* the table; a slot is an index into it */

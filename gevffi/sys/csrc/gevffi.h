@@ -192,7 +192,7 @@ typedef struct gev_turn {
     int32_t *frames;             /* three numbers each: slot, and arena[start:end] */
     int32_t run_count;
     int32_t *runs;               /* four each: slot, first and last + 1 of its cuts, and where
-                                    in the arena the bytes end that were read */
+                                    in the arena the last one's frame ends */
     int32_t cuts;
     int32_t *starts;             /* of each payload in the arena */
     int32_t *ends;
@@ -253,9 +253,9 @@ int gev_loop_framing(gev_loop *loop, const gev_framing *framing);
 /* From now on the connection's input is cut by this framing (0: not at all), and what is sent is
  * dressed by it. Input that is kept is cut anew. */
 int gev_conn_frame(gev_loop *loop, int64_t token, int framing);
-/* Replaces the kept input by these bytes, which were read before; they are cut in the next turn, or
- * when reading is resumed. */
-int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t size);
+/* Puts these bytes, which were read before, in front of the kept input, or `behind` it; they are
+ * cut in the next turn, or when reading is resumed. */
+int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t size, int behind);
 /* Bytes of the kept input; 0 for a connection that is gone. */
 int64_t gev_conn_kept(gev_loop *loop, int64_t token);
 /* Takes over the ring of a large frame of this turn; NULL if the connection must not be read any

@@ -100,7 +100,9 @@ static void bad_frame(gev_loop *loop, gev_conn *conn, int64_t error)
 /* ---- cutting -------------------------------------------------------------------------------- */
 
 /* Cuts the `size` bytes at the arena's `used` into a run; returns how many bytes the frames took,
- * or -errno. What follows is up to the caller, as is an error, left in `*error`. */
+ * or -errno. What follows is up to the caller, as is an error, left in `*error`: behind frames it
+ * counts only when they were handled, for the connection may have another framing by then, which
+ * takes those bytes for something else. */
 static ssize_t cut_run(gev_loop *loop, gev_conn *conn, size_t size, uint32_t *scanned,
                        uint32_t *need, int64_t *error)
 {
@@ -132,7 +134,7 @@ static ssize_t cut_run(gev_loop *loop, gev_conn *conn, size_t size, uint32_t *sc
         run[0] = (int32_t)(conn - loop->conns);
         run[1] = first;
         run[2] = turn->cuts;
-        run[3] = (int32_t)(turn->used + size);
+        run[3] = (int32_t)(turn->used + done);
         advance(loop, size);
     }
     return (ssize_t)done;
@@ -273,8 +275,10 @@ void gev_input_read(gev_loop *loop, gev_conn *conn)
 
 /* ---- cutting again -------------------------------------------------------------------------- */
 
-/* Cuts what is kept, as far as it fits into the arena. Whoever gets something out of it stays
- * CONN_AGAIN, so that it is not read in the same turn too: a turn tells one run of a connection. */
+/* Cuts what is kept, as far as it fits into the arena, and no more than a little of it where only
+ * one frame is wanted: the rest would be copied again for the next one. Whoever gets something out
+ * of it stays CONN_AGAIN, so that it is not read in the same turn too: a turn tells one run of a
+ * connection. */
 static void cut_kept(gev_loop *loop, gev_conn *conn)
 {
     size_t kept = conn->in_size;
@@ -282,6 +286,8 @@ static void cut_kept(gev_loop *loop, gev_conn *conn)
     uint32_t need = 0;
     int64_t error = 0;
     ssize_t done;
+    if (conn->framing && loop->framings[conn->framing - 1].one_at_a_time && size > IN_ARENA)
+        size = IN_ARENA;
     if (size > kept)
         size = kept;
     memcpy(loop->arena + loop->turn.used, conn->in->base + conn->in_start, size);
@@ -318,7 +324,8 @@ void gev_input_again(gev_loop *loop)
     if (count > loop->limits.max_events)
         count = loop->limits.max_events;
     while (i < count && loop->arena_size - loop->turn.used >= GEV_MIN_READ) {
-        gev_conn *conn = &loop->conns[loop->again[i++]];
+        gev_conn *conn = &loop->conns[loop->again[i]];
+        loop->again[i++] = -1;
         conn->state &= (uint16_t)~CONN_LISTED;
         if (!gev_conn_reads(conn))
             continue; /* listed again when it may be read */

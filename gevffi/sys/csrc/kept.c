@@ -133,21 +133,28 @@ int gev_conn_frame(gev_loop *loop, int64_t token, int framing)
     return 0;
 }
 
-int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t size)
+int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t size, int behind)
 {
     gev_conn *conn = gev_conn_at(loop, token);
     if (!conn)
         return -ENOTCONN;
-    if (size > INT32_MAX)
+    if (size > (size_t)INT32_MAX - conn->in_size)
         return -EINVAL;
-    gev_input_drop(conn);
     if (!size)
         return 0;
-    int error = gev_input_keep(loop, conn, data, size, 0);
+    gev_ring *ring;
+    int error = gev_pool_take(loop->limits.pool, size + conn->in_size, &ring);
     if (error) {
         gev_conn_close_now(loop, conn, GEV_REASON_NO_MEMORY);
         return error;
     }
+    size_t kept = conn->in_size;
+    memcpy(ring->base + (behind ? kept : 0), data, size);
+    if (kept)
+        memcpy(ring->base + (behind ? 0 : size), conn->in->base + conn->in_start, kept);
+    gev_input_drop(conn);
+    conn->in = ring;
+    conn->in_size = (uint32_t)(size + kept);
     gev_input_mark(loop, conn);
     return 0;
 }
