@@ -136,7 +136,7 @@ class Delivery:
     def _lead(self, conn: Any) -> int:
         """What stands in front of the payloads that were cut of a connection in this turn."""
         lead = self.switched.get(conn)
-        return conn._framing.lead if lead is None else lead  # type: ignore[no-any-return]
+        return conn._framing.lead if lead is None else lead
 
     def large(self) -> None:
         """Deliver the frames that have a ring of their own, which becomes theirs."""

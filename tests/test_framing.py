@@ -150,7 +150,7 @@ REPLIES: dict[str, Callable[[bytes], Any]] = {
     "of a bytearray": lambda body: memoryview(bytearray(body)),
     "array": lambda body: np.frombuffer(body, np.uint8),
     "wide array": lambda body: np.frombuffer(body, np.uint32),
-    "matrix": lambda body: np.frombuffer(body, np.uint16).reshape(-1, 2),
+    "matrix": lambda body: np.frombuffer(body, np.uint16).reshape(len(body) // 4, 2),
     "scattered": lambda body: np.repeat(np.frombuffer(body, np.uint8), 2)[::2],
     "wide view": lambda body: memoryview(body).cast("I"),
 }
@@ -162,8 +162,6 @@ def test_replies_of_every_type_and_size(kind: str, size: int) -> None:
     body = bytes(range(256)) * (size // 256 + 1)
     body = body[:size]
     made = REPLIES[kind]
-    if size == 0 and kind == "matrix":
-        pytest.skip("an empty matrix has no rows to shape")
     handler = Recorder(lambda data: made(body) if data == b"?" else data)
     stream = b"".join(map(length(), [b"?", b"!", b"?"]))
     wanted = b"".join(map(length(), [body, b"!", body]))
@@ -360,11 +358,9 @@ def test_large_views_that_are_kept(protocol: Framing) -> None:
     assert list(map(bytes, kept)) == bodies
 
 
-@EACH
+@pytest.mark.parametrize("kind", [kind for kind in FRAMINGS if kind not in ("1", "fixed")])
 def test_large_echoes(kind: str) -> None:
     make, encode = FRAMINGS[kind]
-    if kind in ("1", "fixed"):
-        pytest.skip("it has no large frames")
     size = 60_000 if kind in ("2 little", "with itself") else 1_000_000
     options = {"max_size": 1 << 24}
     stream = b"".join(map(encode, [b"small", b"y" * size, b"small", b"z" * size]))
