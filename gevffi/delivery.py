@@ -189,7 +189,9 @@ class Delivery:
 
 def _answer(conn: Any, batch: Batch, replies: list[Any]) -> None:
     reply = conn._handler.on_batch(conn, batch)
-    if isinstance(reply, (list, tuple, Batch)):
+    if reply is None:
+        return
+    if type(reply) is Batch or isinstance(reply, (list, tuple)):
         replies.extend(reply)
-    elif reply is not None:
-        replies.append(reply)
+    else:
+        conn._send_packet(reply)

@@ -9,7 +9,7 @@
  *
  * A connection with a framing gets a header or delimiter to each piece on the way.
  *
- * Neighbours in the blob go out as one iovec entry. What the kernel does not take waits in a ring
+ * Neighbours in the blob become one link of a chain. What the kernel does not take waits in a ring
  * from the pool, where a write event finds it; while anything waits, later pieces queue behind it.
  *
  *   out->base          out_start          out_start + out_size
@@ -170,18 +170,11 @@ void gev_output_put(gev_loop *loop, gev_conn *conn, const uint8_t *data, size_t 
     put(&s);
 }
 
-/* Adds a piece, joined to the one before where they touch; false once the connection takes no
- * more. */
+/* Adds a piece; false once the connection takes no more. */
 static bool gather(sender *s, const uint8_t *base, size_t size)
 {
-    struct iovec *last = s->count ? &s->pieces[s->count - 1] : NULL;
     if (!size)
         return true;
-    if (last && (uint8_t *)last->iov_base + last->iov_len == base) {
-        last->iov_len += size;
-        s->size += size;
-        return true;
-    }
     if (s->count == OUTPUT_PIECES && !put(s))
         return false;
     s->pieces[s->count++] = (struct iovec){.iov_base = (void *)base, .iov_len = size};
@@ -191,8 +184,14 @@ static bool gather(sender *s, const uint8_t *base, size_t size)
 
 /* ---- the pieces of a turn ------------------------------------------------------------------ */
 
+/* Adds a piece to the connection's chain, to the last one where they touch. */
 static void link_piece(gev_loop *loop, gev_conn *conn, const uint8_t *base, size_t size)
 {
+    gev_link *last = conn->first_piece < 0 ? NULL : &loop->chain[conn->last_piece];
+    if (last && last->base + last->size == base) {
+        last->size += size;
+        return;
+    }
     int32_t i = loop->chain_count++;
     loop->chain[i] = (gev_link){.base = base, .size = size, .next = -1};
     if (conn->first_piece < 0) {
