@@ -1,9 +1,9 @@
 """The server's side of WebSockets, between `gevffi.Server` and a `Handler` of messages.
 
-    gevffi.Server                                                      gevffi.ws.Handler
-         │  bytes                                                          ▲
-         ▼                                                                 │ on_open, on_message, ...
-    Protocol ── the opening handshake ──▶ Adapter ──▶ Connection ──────────┘
+    gevffi.Server                                                   gevffi.ws.Handler
+         │  bytes                                                              ▲
+         ▼                                                                     │  on_open, ...
+    Protocol ── the opening handshake ──▶ Adapter ──▶ Connection ──────────────┘
                                              │            ▲
                                              └─ Keeper ───┘ pings, deadlines
 
@@ -13,7 +13,6 @@ connection goes on without a protocol, and its `Connection` cuts frames.
 
 from __future__ import annotations
 
-import logging
 import math
 import weakref
 from typing import Any
@@ -22,8 +21,9 @@ from gevffi import _ws_handshake
 from gevffi._ws_connection import Connection
 from gevffi._ws_deflate import Deflate
 from gevffi._ws_frames import BINARY, TEXT
+from gevffi._ws_handler import Handler
 from gevffi._ws_handshake import Answer
-from gevffi._ws_http import Request, Response
+from gevffi._ws_http import Response
 from gevffi._ws_keeper import Deadlines, Keeper
 from gevffi._ws_messages import State
 from gevffi.connection import CloseReason
@@ -35,60 +35,8 @@ from gevffi.protocol import Raw
 from gevffi.readbuf import ReadBuffer
 from gevffi.sys.websocket import MOST
 
-logger = logging.getLogger("gevffi")
-
 _RAW = Raw()
 _INTERNAL_ERROR = 1011
-
-
-class Handler:
-    """The callbacks of a server's WebSockets.
-
-    One handler serves all connections; what belongs to one of them goes into `conn.context`. For
-    each connection `on_open` comes first and `on_close` last, each exactly once, and all callbacks
-    run one after the other on the thread of that connection's loop: never block in one.
-
-    An exception in a callback is given to `on_error`, and that connection closes with 1011.
-    """
-
-    def on_open(self, conn: Connection, request: Request) -> None:
-        """The handshake is done; messages can be sent."""
-
-    def on_message(self, conn: Connection, message: Any) -> Any:
-        """A message has arrived.
-
-        Args:
-            conn: whose it is.
-            message: a `str` if it is text; a read-only `memoryview`, which may be kept, if it is
-                binary. With text="bytes", text comes as `bytes`.
-
-        Returns:
-            What to send back: a `str` goes as text, anything bytes-like as binary, and None is
-            nothing. With text="bytes", `bytes` go as text too, and have to be UTF-8.
-        """
-
-    def on_ping(self, conn: Connection, data: bytes) -> None:
-        """The peer has sent a ping. The pong is on its way already."""
-
-    def on_pong(self, conn: Connection, data: bytes) -> None:
-        """The peer has sent a pong."""
-
-    def on_close(self, conn: Connection, code: int, reason: str) -> None:
-        """The connection is gone.
-
-        Args:
-            conn: the connection.
-            code: the peer's (1005: it gave none); or ours, if something was wrong with what it
-                sent; or 1006 if it vanished without a close frame.
-            reason: the same in words.
-        """
-
-    def on_error(self, conn: Connection, exc: Exception) -> None:
-        """A callback or a hook raised `exc`. The connection is being closed.
-
-        Logs it with its traceback to the logger "gevffi".
-        """
-        logger.error("%r: %r", conn, exc, exc_info=exc)
 
 
 class Protocol(TransportProtocol):
@@ -129,6 +77,8 @@ class Protocol(TransportProtocol):
         handshake_timeout: float = 10,
         text: str = "str",
     ) -> None:
+        if compression is not None and not isinstance(compression, Deflate):
+            raise ValueError(f"compression must be a Deflate or None, not {compression!r}")
         self.upgrader = upgrader(
             path=path,
             origins=origins,
@@ -212,6 +162,14 @@ class Adapter(TransportHandler):
                 messages.receive_eof()
             self._handler.on_close(ws, messages.code, messages.reason)
 
+    def on_high_water(self, conn: Transport) -> None:
+        """Tell the handler."""
+        self._handler.on_high_water(conn.context)
+
+    def on_drain(self, conn: Transport) -> None:
+        """Tell the handler."""
+        self._handler.on_drain(conn.context)
+
     def on_error(self, conn: Transport, exc: Exception) -> None:
         """Tell the handler, and the peer."""
         ws: Connection = conn.context
@@ -222,10 +180,7 @@ class Adapter(TransportHandler):
 
     def message(self, ws: Connection, opcode: int, data: Any) -> None:
         """A message has come: deliver it, and send the reply."""
-        if opcode == TEXT:
-            message = self._text(data)
-        else:
-            message = memoryview(data).toreadonly()
+        message = self._text(data) if opcode == TEXT else memoryview(data).toreadonly()
         reply = self._handler.on_message(ws, message)
         if reply is None:
             return
@@ -306,4 +261,3 @@ class _LoopKeeper(Keeper):
 
 def _decode(data: Any) -> str:
     return str(data, "utf-8")
-

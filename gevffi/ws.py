@@ -20,10 +20,11 @@ from typing import Any
 from gevffi import server as _server
 from gevffi._ws_connection import Connection, broadcast
 from gevffi._ws_deflate import Deflate
+from gevffi._ws_handler import Handler
 from gevffi._ws_handshake import Upgrader
 from gevffi._ws_http import Headers, Request, Response
 from gevffi._ws_rules import RefuseError
-from gevffi._ws_server import Adapter, Handler, Protocol
+from gevffi._ws_server import Adapter, Protocol
 from gevffi.balance import Balance
 from gevffi.listener import AddressLike
 
