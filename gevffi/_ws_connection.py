@@ -25,9 +25,8 @@ from gevffi.protocol import FrameTooLargeError, ProtocolError
 
 if TYPE_CHECKING:
     from gevffi._ws_handshake import Answer, Opening
-    from gevffi._ws_http import Request
     from gevffi._ws_keeper import Deadlines
-    from gevffi._ws_server import Adapter
+    from gevffi._ws_server import Adapter, LoopKeeper
     from gevffi.connection import Connection as Transport
     from gevffi.loop import EventLoop
     from gevffi.sys.sockaddr import Address
@@ -49,27 +48,26 @@ class Connection:
         "_deadline",
         "_frames",
         "_heard",
+        "_keeper",
         "_late",
         "_left",
         "_messages",
         "_opening",
         "_paused",
         "context",
-        "request",
         "subprotocol",
         "transport",
     )
 
-    def __init__(self, transport: Transport, adapter: Adapter) -> None:
+    def __init__(self, transport: Transport, adapter: Adapter, keeper: LoopKeeper) -> None:
         self.transport = transport
         """The connection below. Send nothing on it."""
         self.context: Any = None
         """The user's, for whatever belongs to this connection."""
-        self.request: Request | None = None
-        """The client's opening handshake, once it is over."""
         self.subprotocol: str | None = None
         """What was agreed on."""
         self._adapter = adapter
+        self._keeper = keeper
         self._opening: Opening | None = None
         self._messages: Messages | None = None  # from the handshake on
         self._frames: FrameBuffer | None = None
@@ -155,7 +153,7 @@ class Connection:
         messages = self._messages
         if messages is not None and messages.state is State.OPEN:
             self._output(messages.close(code, reason))
-            self._adapter.closing(self)
+            self._keeper.put(self, self._keeper.closing)
 
     def _fail(self, code: int, reason: str) -> None:
         """Say what is wrong; closing the connection is the caller's."""
@@ -191,7 +189,7 @@ class Connection:
             self.loop.call_soon_threadsafe(self._go_on)
 
     def _opened(self, answer: Answer, max_message_size: int) -> None:
-        self.request, self.subprotocol = answer.request, answer.subprotocol
+        self.subprotocol = answer.subprotocol
         self._opening = None
         self._messages = Messages(
             server=True, max_message_size=max_message_size, agreement=answer.deflate

@@ -23,7 +23,10 @@ class Handler:
     """
 
     def on_open(self, conn: Connection, request: Request) -> None:
-        """The handshake is done; messages can be sent."""
+        """The handshake is done; messages can be sent.
+
+        Keep of `request` what you need: as a whole it takes more memory than the connection.
+        """
 
     def on_message(self, conn: Connection, message: Any) -> Any:
         """A message has arrived.

@@ -131,17 +131,18 @@ class Adapter(TransportHandler):
         self._protocol = protocol
         self._text: Any = bytes if protocol.text_as_bytes else _decode
         self._text_types = (str, bytes) if protocol.text_as_bytes else (str,)
-        self._keepers: weakref.WeakKeyDictionary[EventLoop, _LoopKeeper] = (
-            weakref.WeakKeyDictionary()
-        )
+        # Held by their connections and timers alone, so that no loop is held from here.
+        self._keepers: weakref.WeakValueDictionary[int, LoopKeeper] = weakref.WeakValueDictionary()
 
     # ---- what the server calls ------------------------------------------------------------------
 
     def on_connect(self, conn: Transport) -> None:
         """Wait for the handshake."""
-        ws = conn.context = Connection(conn, self)
+        keeper = self._keepers.get(id(conn.loop))
+        if keeper is None:
+            keeper = self._keepers[id(conn.loop)] = LoopKeeper(conn.loop, self._protocol)
+        ws = conn.context = Connection(conn, self, keeper)
         ws._opening = self._protocol.upgrader.opening(ws)
-        keeper = self._keeper(conn.loop)
         keeper.put(ws, keeper.handshake)
 
     def on_message(self, conn: Transport, ctx: Any, data: Any) -> Any:
@@ -154,7 +155,7 @@ class Adapter(TransportHandler):
     def on_close(self, conn: Transport, reason: CloseReason) -> None:
         """Tell the handler."""
         ws: Connection = conn.context
-        self._keeper(conn.loop).drop(ws)
+        ws._keeper.drop(ws)
         ws._opening = ws._left = None
         messages = ws._messages
         if messages is not None:
@@ -194,16 +195,11 @@ class Adapter(TransportHandler):
         callback = self._handler.on_ping if is_ping else self._handler.on_pong
         callback(ws, bytes(data))
 
-    def closing(self, ws: Connection) -> None:
-        """A close frame of ours is out: wait for the peer's."""
-        keeper = self._keeper(ws.loop)
-        keeper.put(ws, keeper.closing)
-
     # ---------------------------------------------------------------------------------------------
 
     def _answer(self, conn: Transport, ws: Connection, answer: Answer) -> None:
         conn.send(answer.data)
-        keeper = self._keeper(conn.loop)
+        keeper = ws._keeper
         keeper.drop(ws)
         if not answer.accepted or answer.request is None:
             conn.close()
@@ -214,12 +210,6 @@ class Adapter(TransportHandler):
             keeper.put(ws, keeper.ping)
         self._handler.on_open(ws, answer.request)
 
-    def _keeper(self, loop: EventLoop) -> _LoopKeeper:
-        keeper = self._keepers.get(loop)
-        if keeper is None:
-            keeper = self._keepers[loop] = _LoopKeeper(loop, self._protocol)
-        return keeper
-
     def go_away(self, loop: EventLoop) -> None:
         """Tell all clients of a loop that the server ends (1001). On its thread."""
         for conn in loop._open():
@@ -228,7 +218,7 @@ class Adapter(TransportHandler):
                 ws._close(1001, "")
 
 
-class _LoopKeeper(Keeper):
+class LoopKeeper(Keeper):
     """What is to happen when, for the connections of a loop."""
 
     def __init__(self, loop: EventLoop, protocol: Protocol) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import zlib
 from typing import Any
 
 import pytest
 from helpers import connect, receive_all, receive_exactly
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ws_helpers import (
     CLOSE,
     CLOSE_BACK,
@@ -34,7 +37,6 @@ def test_a_conversation() -> None:
         assert receive_all(sock) == ANSWERS
         conn, request = handler.next("open")
         assert (request.path, request.query) == ("/chat", "room=1")
-        assert conn.request is request
         assert handler.next("message") == (conn, "Hello")
         _, data = handler.next("message")
         assert type(data) is memoryview
@@ -142,6 +144,36 @@ def test_a_bomb_gets_1009() -> None:
         assert b"permessage-deflate" in head
         assert rest[:1] == b"\x88"
         assert rest[2:4] == (1009).to_bytes(2, "big")
+
+
+SOME_FRAMES = st.lists(
+    st.one_of(
+        st.builds(frame, st.integers(0, 255), st.binary(max_size=200)),
+        st.builds(frame, st.sampled_from([0x01, 0x02, 0x00, 0x80, 0x81, 0x82, 0x89, 0x8A])),
+        st.binary(max_size=20),
+    ),
+    max_size=8,
+)
+
+
+def test_whatever_comes_raises_nothing_and_others_go_on() -> None:
+    handler = Recorder()
+    with serving(handler, max_message_size=150) as server, opened(server) as other:
+
+        @settings(max_examples=150, deadline=None)
+        @given(SOME_FRAMES)
+        def check(frames: list[bytes]) -> None:
+            with opened(server) as sock:
+                sock.sendall(b"".join(frames))
+                sock.shutdown(socket.SHUT_WR)
+                receive_all(sock)
+            other.sendall(HELLO)
+            assert receive_exactly(other, len(HELLO_BACK)) == HELLO_BACK
+
+        check()
+    while not handler.events.empty():
+        name, _, value = handler.events.get()
+        assert name != "error", value
 
 
 REFUSED = [

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -206,7 +208,7 @@ def test_what_cannot_be_sent_is_said_at_once() -> None:
 
 
 @pytest.mark.parametrize("loops", [1, 2])
-@pytest.mark.parametrize("message", ["text", b"binary" * 10_000])
+@pytest.mark.parametrize("message", ["text", b"binary" * 10_000], ids=["text", "binary"])
 def test_broadcast(loops: int, message: str | bytes) -> None:
     handler = Recorder()
     extension = b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
@@ -241,6 +243,21 @@ def test_broadcast_passes_over_who_is_closing() -> None:
         assert receive_exactly(one, 4) == CLOSE_BACK
         one.sendall(CLOSE)
         assert receive_all(one) == b""
+
+
+def test_a_stopped_server_can_be_started_again_and_keeps_no_loop() -> None:
+    server = ws.Server(Recorder(), "127.0.0.1:0")
+    for _ in range(2):
+        with server.running():
+            loop = weakref.ref(server.loops[0])
+            with opened(server) as sock:
+                sock.sendall(HELLO + CLOSE)
+                assert receive_all(sock) == HELLO_BACK + CLOSE_BACK
+        del sock
+        handler = server._handler._handler  # type: ignore[attr-defined]
+        handler.events.queue.clear()  # the connection, and its loop
+        gc.collect()
+        assert loop() is None
 
 
 def test_stopping_says_that_it_goes_away() -> None:
