@@ -112,10 +112,13 @@ class Protocol(TransportProtocol):
         """Take what there is of the opening handshake."""
         if buffer.is_empty:
             return None, None
-        opening = conn.context._opening
+        ws = conn.context
+        if not isinstance(ws, Connection):
+            raise TypeError("the server's handler must be made by gevffi.ws.Protocol.wrap")
+        assert ws._opening is not None
         data = buffer.peek()
         try:
-            answer = opening.feed(data)
+            answer = ws._opening.feed(data)
         except Exception:  # of a hook
             conn.send(Response(500).encode())
             raise

@@ -6,6 +6,7 @@ import socket
 import zlib
 from typing import Any
 
+import helpers
 import pytest
 from helpers import connect, receive_all, receive_exactly
 from hypothesis import given, settings
@@ -293,6 +294,16 @@ def test_on_a_server_of_ones_own() -> None:
     with server.running(), opened(server) as sock:
         sock.sendall(HELLO + CLOSE)
         assert receive_all(sock) == HELLO_BACK + CLOSE_BACK
+
+
+def test_a_handler_that_is_not_wrapped_is_told_so() -> None:
+    handler = helpers.Recorder()
+    with helpers.serving(handler, protocol=ws.Protocol()) as server, connect(server) as sock:
+        sock.sendall(REQUEST)
+        assert receive_all(sock) == b""
+        error = handler.until("error").value
+        assert isinstance(error, TypeError)
+        assert "wrap" in str(error)
 
 
 @pytest.mark.parametrize(
