@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = setup.py pyproject.toml $(wildcard gevffi/*.py gevffi/sys/*.py gevffi/sys/csrc/*)
 
-.PHONY: demo test lint bench sanitize dist clean
+.PHONY: demo test lint bench compliance sanitize test-kqueue test-portable dist clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.demo
@@ -24,9 +24,23 @@ lint: $(VENV)/.installed-lint
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks
 
+# The WebSocket server and client against the Autobahn|Testsuite. Status 3: it cannot run here, which
+# it has said; that alone is no failure.
+compliance: $(VENV)/.installed
+	$(BIN)/python -m compliance server || [ $$? -eq 3 ]
+	$(BIN)/python -m compliance client || [ $$? -eq 3 ]
+
 # The test suite once more, with the C core under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: $(VENV)/.installed-test
 	$(BIN)/python tests/run_sanitized.py
+
+# All tests over the kqueue poller and libkqueue, which GEVFFI_KQUEUE_PREFIX says where to find.
+test-kqueue: $(VENV)/.installed-test
+	GEVFFI_POLLER=kqueue $(BIN)/python tests/run_built.py
+
+# All tests over what other systems run, as far as Linux has it too.
+test-portable: $(VENV)/.installed-test
+	GEVFFI_PORTABLE=1 $(BIN)/python tests/run_built.py
 
 dist: $(VENV)/.installed-lint
 	$(BIN)/pip install --quiet build

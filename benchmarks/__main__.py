@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks import chart, machine, report, terminal
 from benchmarks.build import SOURCES, build
-from benchmarks.cases import CASES, IDLE
+from benchmarks.cases import CASES, IDLE_CASES
 from benchmarks.errors import BenchmarkError
 from benchmarks.idle import connections_allowed, measure_idle
 from benchmarks.process import ROOT, Cores, raise_file_limit
@@ -76,7 +76,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--seconds", type=_seconds, metavar="S", help=f"length of a window ({FULL.seconds:g})"
     )
     parser.add_argument(
-        "--case", nargs="+", choices=[*CASES, IDLE.name], metavar="NAME", help="only these cases"
+        "--case", nargs="+", choices=[*CASES, *IDLE_CASES], metavar="NAME", help="only these cases"
     )
     parser.add_argument(
         "--peer", nargs="+", choices=list(PEERS), metavar="NAME", help="only these servers"
@@ -122,7 +122,13 @@ def measure_all(
         for case in CASES.values()
         if case.name in cases
     ]
-    watched = [name for name in IDLE.connections if name in here and IDLE.name in cases]
+    watched = [
+        (idle_case, name)
+        for idle_case in IDLE_CASES.values()
+        if idle_case.name in cases
+        for name in idle_case.connections
+        if name in here
+    ]
     steps = sum(len(names) for _, names in work) * plan.rounds + len(watched)
     if not steps:
         why = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
@@ -139,16 +145,16 @@ def measure_all(
             samples += run_case(
                 case, names, plan.rounds, plan.seconds, plan.warmup, cores, bar.step
             )
-        for name in watched:
-            wanted = round(IDLE.connections[name] * plan.idle_share)
+        for idle_case, name in watched:
+            wanted = round(idle_case.connections[name] * plan.idle_share)
             count = connections_allowed(wanted, files)
             if count < wanted:
                 notes.append(
-                    f"{IDLE.name}: {name} held {count:,} connections instead of {wanted:,}, "
+                    f"{idle_case.name}: {name} held {count:,} connections instead of {wanted:,}, "
                     f"because {files:,} open files are allowed"
                 )
-            bar.step(f"{IDLE.name}  {name}  {count:,} connections")
-            idle.append(measure_idle(IDLE, name, count, plan.idle_seconds, cores))
+            bar.step(f"{idle_case.name}  {name}  {count:,} connections")
+            idle.append(measure_idle(idle_case, name, count, plan.idle_seconds, cores))
     return report.Results(described, command, asdict(plan), absent, notes, samples, idle)
 
 
@@ -157,7 +163,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     console = Console()
     command = shlex.join(["python", "-m", "benchmarks", *arguments])
-    cases = options.case or [*CASES, IDLE.name]
+    cases = options.case or [*CASES, *IDLE_CASES]
     try:
         results = measure_all(
             console, plan_of(options), cases, options.peer or list(PEERS), command

@@ -1,6 +1,6 @@
-"""Compiles the two C programs: the load generator and the C floor.
+"""Compiles the C programs: the load generator and the C floors, of echo and of broadcast.
 
-Both are small enough to be built in a second or two, so they are built where they run rather
+All are small enough to be built in a second or two, so they are built where they run rather
 than shipped, and again only when a source is newer than the program.
 """
 
@@ -15,9 +15,11 @@ from benchmarks.errors import BenchmarkError
 HERE = Path(__file__).resolve().parent
 BUILD = HERE / "build"
 FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Wextra")
+PEERS = HERE / "peers"
 SOURCES = {
-    "echoload": HERE / "load",
-    "c_epoll_echo": HERE / "peers",
+    "echoload": sorted((HERE / "load").glob("*.[ch]")),
+    "c_epoll_echo": [PEERS / "c_epoll_echo.c", PEERS / "c_epoll.h"],
+    "c_epoll_broadcast": [PEERS / "c_epoll_broadcast.c", PEERS / "c_epoll.h"],
 }
 
 
@@ -38,7 +40,7 @@ def build(name: str, folder: Path = BUILD, flags: tuple[str, ...] = ()) -> Path:
         BenchmarkError: there is no C compiler, or it refused.
     """
     output = folder / name
-    inputs = sorted(SOURCES[name].glob("*.[ch]"))
+    inputs = SOURCES[name]
     if output.exists() and output.stat().st_mtime >= max(p.stat().st_mtime for p in inputs):
         return output
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,20 +11,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 ECHO = ("gevffi", "c-epoll", "uvloop", "asyncio", "socketserver")
+WEBSOCKET = ("gevffi-ws", "picows", "socketify", "aiohttp", "websockets")
 
 
 @dataclass(frozen=True)
 class Case:
-    """An echo workload.
+    """An echo workload, one where the server sends what it reads to everybody, or handshakes.
 
     Attributes:
         name: what the command line and the results call it.
-        connections: how many stay open.
-        size: bytes in a message, the length prefix included when framed.
+        connections: how many stay open, or are being opened and closed.
+        size: bytes in a message, the length prefix included when framed, a WebSocket's header not.
         depth: messages in flight on each connection.
         peers: who is measured; the first is the one compared with the others.
         framed: messages carry a 4-byte length prefix.
+        broadcast: one of the connections sends, and every message goes to all of them; each that
+            arrives counts, and the next is sent when the last one has.
+        websocket: messages are the payload of binary WebSocket frames.
+        handshakes: there are no messages; WebSockets are opened and closed, and each counts.
         pinned: server and load have a core each; otherwise both may use both.
+        by_rate: ratios are made of messages per second rather than per second of server CPU, where
+            the point is what a server makes of both cores.
         targets: the ratio to reach against a peer.
     """
 
@@ -34,7 +41,11 @@ class Case:
     depth: int
     peers: tuple[str, ...] = ECHO
     framed: bool = False
+    broadcast: bool = False
+    websocket: bool = False
+    handshakes: bool = False
     pinned: bool = True
+    by_rate: bool = False
     targets: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -44,19 +55,21 @@ class Case:
 
     @property
     def compares(self) -> str:
-        """The figure ratios are made of.
-
-        CPU time, which other work on the machine disturbs least; the rate where both cores are
-        free to use, because there the point is what a server makes of them.
-        """
-        return "messages_per_cpu_second" if self.pinned else "messages_per_second"
+        """The figure ratios are made of: CPU time is what other work disturbs least."""
+        return "messages_per_second" if self.by_rate else "messages_per_cpu_second"
 
     @property
     def about(self) -> str:
         """The workload in words."""
         size = f"{self.size // 1024} KiB" if self.size % 1024 == 0 else f"{self.size} B"
-        words = f"{self.connections} connections x {size}, depth {self.depth}"
+        if self.handshakes:
+            words = f"opened, upgraded and closed, {self.connections} at a time; each is a message"
+        elif self.broadcast:
+            words = f"each {size} to {self.connections} connections, depth {self.depth}"
+        else:
+            words = f"{self.connections} connections x {size}, depth {self.depth}"
         words += ", length-prefixed" if self.framed else ""
+        words = f"WebSockets: {words}" if self.websocket else words
         return words + ("" if self.pinned else ", both cores for both")
 
 
@@ -66,15 +79,27 @@ class IdleCase:
 
     Attributes:
         name: what the command line and the results call it.
-        connections: how many are held open, by peer.
-        max_bytes: memory a connection that gevffi may use at most.
+        connections: how many are held open, by peer; the first is the one with limits to keep.
+        max_bytes: memory a connection that it may use at most.
         max_cpu_share: the share of a core that counts as idle: clock noise, not work.
+        websocket: the connections are WebSockets.
     """
 
     name: str
     connections: Mapping[str, int]
     max_bytes: int
     max_cpu_share: float
+    websocket: bool = False
+
+    @property
+    def subject(self) -> str:
+        """The peer that has limits to keep."""
+        return next(iter(self.connections))
+
+    @property
+    def about(self) -> str:
+        """The workload in words."""
+        return f"open {'WebSockets' if self.websocket else 'connections'} that say nothing"
 
 
 _ALL = (
@@ -89,24 +114,110 @@ _ALL = (
         1,
         peers=("gevffi", "socketserver"),
         pinned=False,
+        by_rate=True,
         targets={"socketserver": 3.0},
+    ),
+    Case(
+        "two-loops",
+        100,
+        64,
+        1,
+        peers=("gevffi-two-loops", "gevffi"),
+        pinned=False,
+        targets={"gevffi": 0.8},  # at most 1.25 times the CPU of one loop
     ),
     Case(
         "framed-64B",
         50,
         64,
         32,
-        peers=("gevffi-unpacket", "gevffi", "uvloop-framed"),
+        peers=(
+            "gevffi-framed",
+            "gevffi-framed-bytes",
+            "gevffi-unpacket",
+            "gevffi",
+            "uvloop-framed",
+        ),
         framed=True,
+        targets={"uvloop-framed": 1.5},
     ),
+    Case(
+        "batch-64B",
+        50,
+        64,
+        32,
+        peers=("gevffi-batch", "gevffi-framed", "uvloop-framed"),
+        framed=True,
+        targets={"uvloop-framed": 2.5},
+    ),
+    Case(
+        "broadcast-500x128B",
+        500,
+        128,
+        1,
+        peers=(
+            "gevffi-broadcast",
+            "c-epoll-broadcast",
+            "uvloop-broadcast",
+            "asyncio-broadcast",
+        ),
+        broadcast=True,
+        targets={"c-epoll-broadcast": 0.95, "uvloop-broadcast": 1.25},
+    ),
+    Case(
+        "ws-100x64B",
+        100,
+        64,
+        1,
+        peers=WEBSOCKET,
+        websocket=True,
+        targets={"picows": 1.2, "websockets": 3.5},
+    ),
+    Case("ws-50x1KiB", 50, 1024, 16, peers=WEBSOCKET, websocket=True, targets={"picows": 5.0}),
+    Case("ws-10x64KiB", 10, 65536, 1, peers=WEBSOCKET, websocket=True, targets={"picows": 1.1}),
+    Case(
+        "ws-broadcast-500x128B",
+        500,
+        128,
+        1,
+        peers=("gevffi-ws-broadcast", "picows-broadcast", "websockets-broadcast"),
+        broadcast=True,
+        websocket=True,
+        targets={"picows-broadcast": 1.1, "websockets-broadcast": 1.9},
+    ),
+    Case("ws-handshakes", 50, 0, 0, peers=WEBSOCKET, websocket=True, handshakes=True),
 )
 
 CASES = {case.name: case for case in _ALL}
 
-IDLE = IdleCase(
-    "idle",
-    # A thread each is what socketserver gives a connection, so it holds fewer.
-    {"gevffi": 15000, "uvloop": 15000, "asyncio": 15000, "c-epoll": 15000, "socketserver": 2000},
-    max_bytes=640,
-    max_cpu_share=0.001,
+_ALL_IDLE = (
+    IdleCase(
+        "idle",
+        # A thread each is what socketserver gives a connection, so it holds fewer.
+        {
+            "gevffi": 15000,
+            "uvloop": 15000,
+            "asyncio": 15000,
+            "c-epoll": 15000,
+            "socketserver": 2000,
+        },
+        max_bytes=640,
+        max_cpu_share=0.001,
+    ),
+    IdleCase(
+        "ws-idle",
+        # Fewer where each takes its tens of kilobytes and its time to be opened.
+        {
+            "gevffi-ws": 15000,
+            "picows": 5000,
+            "socketify": 5000,
+            "aiohttp": 5000,
+            "websockets": 5000,
+        },
+        max_bytes=1024,
+        max_cpu_share=0.001,
+        websocket=True,
+    ),
 )
+
+IDLE_CASES = {case.name: case for case in _ALL_IDLE}

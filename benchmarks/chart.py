@@ -1,7 +1,7 @@
 """Draws the run as one picture: CPU microseconds a message, a panel for each case.
 
 Each case has a scale of its own, because a 16 KiB echo and a 64-byte one have little to say to
-each other; the bars within a panel do. Less is better everywhere.
+each other, and a broadcast to neither; the bars within a panel do. Less is better everywhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from benchmarks.cases import CASES, IDLE
+from benchmarks.cases import CASES, IDLE_CASES
 from benchmarks.report import Results
 
 COLUMNS = 2
@@ -30,7 +30,7 @@ FAINT = "#5b6a69"
 def _color(peer: str) -> str:
     if peer.startswith("gevffi"):
         return SUBJECT
-    return FLOOR if peer == "c-epoll" else OTHER
+    return FLOOR if peer.startswith("c-epoll") else OTHER
 
 
 def _panel(
@@ -75,24 +75,21 @@ def draw(results: Results, path: Path) -> None:
             cpu = line.figures["cpu_us_per_message"]
             label = f"{cpu.median:.2f} µs"
             if line.ratio:
-                unit = "" if case.pinned else " rate"
+                unit = " rate" if case.by_rate else ""
                 label += f"   {line.ratio.median:.2f}x{unit}"
             bars.append((line.peer, cpu.median, cpu.min, cpu.max, label))
         if bars:
             panels.append((case.name, case.about, bars))
-    if results.idle:
+    for idle_case in IDLE_CASES.values():
         idle = [
             (s.peer, value, value, value, f"{value:,.0f} B   {s.cpu_share:.1%} CPU")
             for s in results.idle
+            if s.case == idle_case.name
             for value in [s.bytes_per_connection]
         ]
-        panels.append(
-            (
-                IDLE.name,
-                "memory in bytes a connection, and CPU of a server with nothing to do",
-                idle,
-            )
-        )
+        if idle:
+            about = f"{idle_case.about}: memory in bytes for each, CPU of the server"
+            panels.append((idle_case.name, about, idle))
     rows = -(-len(panels) // COLUMNS)
     figure, grid = plt.subplots(
         rows, COLUMNS, figsize=(12, 2.7 * rows + 0.9), squeeze=False, layout="constrained"
@@ -102,7 +99,7 @@ def draw(results: Results, path: Path) -> None:
     for axes, (title, about, bars) in zip(grid.flat, panels, strict=False):
         _panel(axes, title, about, bars)
     figure.suptitle(
-        "What an echo costs: server CPU microseconds a message, less is better\n",
+        "What a message costs: server CPU microseconds, less is better\n",
         fontsize=14,
         x=0.01,
         ha="left",

@@ -35,10 +35,10 @@ def measure_idle(
 ) -> IdleSample:
     """Hold `connections` open to one server and watch it for `seconds`."""
     with contextlib.ExitStack() as held, serving(peer, PEERS[peer].command, cores.server) as server:
-        held.enter_context(connect(server))
+        held.enter_context(connect(server, websocket=case.websocket))
         before = pss_bytes(server.pid)
         for _ in range(connections):
-            held.enter_context(connect(server))
+            held.enter_context(connect(server, websocket=case.websocket))
         time.sleep(SETTLE_SECONDS)
         memory = pss_bytes(server.pid) - before
         used = cpu_seconds(server.pid)
@@ -46,4 +46,4 @@ def measure_idle(
         time.sleep(seconds)
         elapsed = time.monotonic() - begin
         used = cpu_seconds(server.pid) - used
-    return IdleSample(peer, connections, memory, used, elapsed)
+    return IdleSample(case.name, peer, connections, memory, used, elapsed)

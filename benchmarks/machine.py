@@ -8,7 +8,10 @@ import platform
 import subprocess
 from pathlib import Path
 
-PACKAGES = ("gevffi", "cffi", "uvloop", "numpy", "matplotlib", "rich")
+PACKAGES = (
+    *("gevffi", "cffi", "uvloop", "picows", "aiofastnet", "socketify", "aiohttp", "websockets"),
+    *("numpy", "matplotlib", "rich"),
+)
 
 
 def _cpu_model() -> str:

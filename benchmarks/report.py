@@ -13,7 +13,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.cases import CASES, IDLE
+from benchmarks.cases import CASES, IDLE_CASES
 from benchmarks.registry import PEERS
 from benchmarks.samples import IdleSample, Sample
 from benchmarks.summary import FIGURES, IdleLine, Line, shortfalls, summarise, summarise_idle
@@ -30,7 +30,7 @@ class Results:
         absent: peers that could not be measured, and why.
         notes: what was done differently than the case says, and why.
         samples: every round of every load case.
-        idle: the idle case, one sample a peer.
+        idle: the idle cases, one sample a peer.
     """
 
     machine: dict[str, object]
@@ -46,8 +46,8 @@ class Results:
         return [line for case in CASES.values() for line in summarise(case, self.samples)]
 
     def idle_lines(self) -> list[IdleLine]:
-        """The summary of the idle case."""
-        return summarise_idle(IDLE, self.idle)
+        """The summary of the idle cases, in their order."""
+        return [line for case in IDLE_CASES.values() for line in summarise_idle(case, self.idle)]
 
     def remarks(self) -> list[str]:
         """What a reader of the figures has to know: absent peers, what was done differently."""
@@ -56,7 +56,7 @@ class Results:
 
     def shortfalls(self) -> list[str]:
         """A sentence for every target that was not met."""
-        return shortfalls(self.lines(), self.idle_lines(), IDLE)
+        return shortfalls(self.lines(), self.idle_lines())
 
 
 def write(results: Results, folder: Path) -> None:
@@ -113,8 +113,8 @@ def rows(results: Results) -> list[list[object]]:
     for entry in results.idle_lines():
         s = entry.sample
         figures = [s.connections, s.bytes_per_connection, s.cpu_share]
-        limit, met = ("", "") if entry.met is None else (IDLE.max_bytes, entry.met)
-        table.append([IDLE.name, s.peer, 1, *[""] * len(spreads), *figures, limit, met])
+        limit, met = ("", "") if entry.met is None else (entry.case.max_bytes, entry.met)
+        table.append([entry.case.name, s.peer, 1, *[""] * len(spreads), *figures, limit, met])
     return table
 
 
@@ -126,16 +126,18 @@ def as_markdown(results: Results) -> str:
         own = [line for line in lines if line.case is case]
         if own:
             out += [f"**{case.name}**: {case.about}", "", *_markdown_case(own), ""]
-    if results.idle:
-        seconds = results.idle[0].seconds
-        out += [f"**{IDLE.name}**: connections that say nothing, over {seconds:.1f} s", ""]
-        out += ["| server | connections | bytes a connection | CPU |", "|---|--:|--:|--:|"]
-        out += [
-            f"| {PEERS[s.peer].about} | {s.connections:,} | {s.bytes_per_connection:,.0f} "
-            f"| {s.cpu_share:.2%} |"
-            for s in results.idle
-        ]
-        out.append("")
+    for idle_case in IDLE_CASES.values():
+        watched = [s for s in results.idle if s.case == idle_case.name]
+        if watched:
+            seconds = watched[0].seconds
+            out += [f"**{idle_case.name}**: {idle_case.about}, over {seconds:.1f} s", ""]
+            out += ["| server | connections | bytes a connection | CPU |", "|---|--:|--:|--:|"]
+            out += [
+                f"| {PEERS[s.peer].about} | {s.connections:,} | {s.bytes_per_connection:,.0f} "
+                f"| {s.cpu_share:.2%} |"
+                for s in watched
+            ]
+            out.append("")
     remarks = results.remarks()
     remarks += [f"short of target: {sentence}" for sentence in results.shortfalls()]
     if remarks:
@@ -145,7 +147,7 @@ def as_markdown(results: Results) -> str:
 
 def _markdown_case(lines: list[Line]) -> list[str]:
     subject = lines[0].case.subject
-    compared = "per CPU second" if lines[0].case.pinned else "per second"
+    compared = "per second" if lines[0].case.by_rate else "per CPU second"
     table = [
         f"| server | CPU µs/message | messages/s | p50 µs | p99 µs | p99.9 µs "
         f"| {subject} {compared} against it | target |",

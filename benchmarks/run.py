@@ -27,6 +27,18 @@ from benchmarks.samples import Sample
 GRACE_SECONDS = 60.0
 
 
+def _shape(case: Case) -> list[str]:
+    """The arguments that say what is sent."""
+    if case.handshakes:
+        return ["-H"]
+    return [
+        *("-m", str(case.size), "-d", str(case.depth)),
+        *(["-f"] if case.framed else []),
+        *(["-b"] if case.broadcast else []),
+        *(["-W"] if case.websocket else []),
+    ]
+
+
 def drive(server: Running, case: Case, seconds: float, warmup: float, cores: frozenset[int]) -> str:
     """Run the load of `case` against a server; returns the line of JSON it printed.
 
@@ -43,9 +55,8 @@ def drive(server: Running, case: Case, seconds: float, warmup: float, cores: fro
     command = [
         str(program("echoload")),
         *("-p", str(server.port), "-s", str(server.pid)),
-        *("-c", str(case.connections), "-m", str(case.size), "-d", str(case.depth)),
-        *("-t", str(seconds), "-w", str(warmup)),
-        *(["-f"] if case.framed else []),
+        *("-c", str(case.connections), "-t", str(seconds), "-w", str(warmup)),
+        *_shape(case),
     ]
     process = spawn(command, cores, subprocess.PIPE, subprocess.PIPE)
     try:
@@ -67,7 +78,7 @@ def measure(
     if not case.pinned:
         cores = cores.unpinned()
     with serving(peer, PEERS[peer].command, cores.server) as server:
-        connect(server).close()
+        connect(server, websocket=case.websocket).close()
         line = drive(server, case, seconds, warmup, cores.load)
     return Sample.from_load(case.name, peer, number, line)
 

@@ -57,6 +57,7 @@ class Sample:
 class IdleSample:
     """One server holding connections that say nothing."""
 
+    case: str
     peer: str
     connections: int
     memory_bytes: int

@@ -73,8 +73,9 @@ class Line:
 
 @dataclass(frozen=True)
 class IdleLine:
-    """What the idle case says about one peer; `met` is None for all but gevffi."""
+    """What an idle case says about one peer; `met` is None for all but its subject."""
 
+    case: IdleCase
     sample: IdleSample
     met: bool | None
 
@@ -107,19 +108,21 @@ def summarise(case: Case, samples: Sequence[Sample]) -> list[Line]:
 
 
 def summarise_idle(case: IdleCase, samples: Sequence[IdleSample]) -> list[IdleLine]:
-    """A line for each peer; gevffi's says whether both limits were kept."""
+    """A line for each peer; the subject's says whether both limits were kept."""
     return [
         IdleLine(
+            case,
             s,
             s.bytes_per_connection <= case.max_bytes and s.cpu_share <= case.max_cpu_share
-            if s.peer == "gevffi"
+            if s.peer == case.subject
             else None,
         )
         for s in samples
+        if s.case == case.name
     ]
 
 
-def shortfalls(lines: Sequence[Line], idle: Sequence[IdleLine], case: IdleCase) -> list[str]:
+def shortfalls(lines: Sequence[Line], idle: Sequence[IdleLine]) -> list[str]:
     """A sentence for every target that was not met."""
     short = [
         f"{line.case.name}: {line.ratio.median:.3f}x of {line.peer}, target {line.target:.2f}x"
@@ -127,9 +130,9 @@ def shortfalls(lines: Sequence[Line], idle: Sequence[IdleLine], case: IdleCase) 
         if line.met is False and line.ratio is not None
     ]
     short += [
-        f"{case.name}: {line.sample.bytes_per_connection:.0f} bytes a connection (at most "
-        f"{case.max_bytes}), {line.sample.cpu_share:.2%} of a core (at most "
-        f"{case.max_cpu_share:.1%})"
+        f"{line.case.name}: {line.sample.bytes_per_connection:.0f} bytes a connection (at most "
+        f"{line.case.max_bytes}), {line.sample.cpu_share:.2%} of a core (at most "
+        f"{line.case.max_cpu_share:.1%})"
         for line in idle
         if line.met is False
     ]

@@ -14,9 +14,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks.cases import CASES, IDLE, Case
+from benchmarks.cases import CASES, IDLE_CASES, Case, IdleCase
 from benchmarks.report import Results
-from benchmarks.summary import Line, Spread
+from benchmarks.summary import IdleLine, Line, Spread
 
 
 class Bar:
@@ -55,14 +55,16 @@ def show(console: Console, results: Results) -> None:
     for case in CASES.values():
         if own := [line for line in lines if line.case is case]:
             console.print(_case_table(case, own), "")
-    if results.idle:
-        console.print(_idle_table(results), "")
+    idle = results.idle_lines()
+    for idle_case in IDLE_CASES.values():
+        if watched := [line for line in idle if line.case is idle_case]:
+            console.print(_idle_table(idle_case, watched), "")
     for remark in results.remarks():
         console.print(f"[yellow]{escape(remark)}[/]", highlight=False)
     short = results.shortfalls()
     for sentence in short:
         console.print(f"[red]short of target:[/] {escape(sentence)}", highlight=False)
-    verdicts = [line.met for line in lines] + [line.met for line in results.idle_lines()]
+    verdicts = [line.met for line in lines] + [line.met for line in idle]
     met = verdicts.count(True)
     if met and not short:
         console.print(f"[green]all {met} targets met[/]", highlight=False)
@@ -92,7 +94,7 @@ def _table(title: str, *heads: str) -> Table:
 def _case_table(case: Case, lines: list[Line]) -> Table:
     heads = ("CPU µs/msg", "messages/s", "p50", "p99\np99.9", "ratio", "target")
     table = _table(f"{case.name}: {case.about}", *heads)
-    compared = "CPU second" if case.pinned else "second"
+    compared = "second" if case.by_rate else "CPU second"
     table.caption = (
         f"latencies in µs; ratio: messages per {compared} of {case.subject} ÷ those of the server"
     )
@@ -111,12 +113,11 @@ def _case_table(case: Case, lines: list[Line]) -> Table:
     return table
 
 
-def _idle_table(results: Results) -> Table:
-    title = f"{IDLE.name}: open connections that say nothing"
-    table = _table(title, "connections", "bytes each", "CPU", "target")
-    for line in results.idle_lines():
+def _idle_table(case: IdleCase, lines: list[IdleLine]) -> Table:
+    table = _table(f"{case.name}: {case.about}", "connections", "bytes each", "CPU", "target")
+    for line in lines:
         s = line.sample
-        limit = f"{IDLE.max_bytes} B, 0 %\n{_verdict(line.met)}"
+        limit = f"{case.max_bytes} B, 0 %\n{_verdict(line.met)}"
         table.add_row(
             s.peer,
             f"{s.connections:,}",

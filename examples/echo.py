@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import gevffi
@@ -13,6 +14,7 @@ class Echo(gevffi.Handler):
 
 
 if __name__ == "__main__":
-    server = gevffi.Server(Echo(), "127.0.0.1:1833")
-    server.run_every(2.0, lambda: print("connections:", server.connection_count))
+    server = gevffi.Server(Echo(), sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:1833")
+    server.run_after(0, lambda: print("listening on", server.address, flush=True))
+    server.run_every(2.0, lambda: print("connections:", server.connection_count, flush=True))
     server.start()  # Ctrl-C or SIGTERM drains and stops

@@ -8,12 +8,14 @@
 
     gevffi.Server(Echo(), "127.0.0.1:1833").start()
 
-`Handler` is what one writes, `Server` what one starts, `Connection` what one gets. The system calls
-underneath are in `gevffi.sys`, the ring buffer in `gevffi.ringbuf`.
+`Handler` is what one writes, `Server` what one starts, `Connection` what one gets; `Client` is the
+other end, for scripts, and `EventLoop.connect` for handlers. The system calls underneath are in
+`gevffi.sys`, the ring buffer in `gevffi.ringbuf`.
 """
 
-from gevffi.balance import Balance, LeastConnections, RoundRobin
+from gevffi.balance import Balance, LeastConnections, RoundRobin, SourceHash
 from gevffi.batch import Batch
+from gevffi.client import Client, ConnectionClosedError
 from gevffi.connection import CloseReason, Connection
 from gevffi.framing import Delimited, FixedSize, Framing, LengthPrefixed
 from gevffi.handler import Handler
@@ -23,6 +25,7 @@ from gevffi.options import Options
 from gevffi.protocol import FrameTooLargeError, Protocol, ProtocolError, Raw
 from gevffi.ringbuf import ReadBuffer, RingBuffer
 from gevffi.server import Server
+from gevffi.stats import LoopStats
 from gevffi.sys.sockaddr import Address
 from gevffi.timers import Timer
 
@@ -32,8 +35,10 @@ __all__ = [
     "Address",
     "Balance",
     "Batch",
+    "Client",
     "CloseReason",
     "Connection",
+    "ConnectionClosedError",
     "Delimited",
     "EventLoop",
     "FixedSize",
@@ -42,6 +47,7 @@ __all__ = [
     "Handler",
     "LeastConnections",
     "LengthPrefixed",
+    "LoopStats",
     "Options",
     "Protocol",
     "ProtocolError",
@@ -50,6 +56,7 @@ __all__ = [
     "RingBuffer",
     "RoundRobin",
     "Server",
+    "SourceHash",
     "Timer",
     "parse_address",
 ]

@@ -41,6 +41,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="close connections silent for so long; default: never",
     )
+    echo.add_argument(
+        "--metrics-address",
+        metavar="ADDRESS",
+        help="serve metrics to Prometheus there; default: nowhere",
+    )
     echo.add_argument("--protocol", choices=["raw"], default="raw", help="default: %(default)s")
     ws_echo = commands.add_parser("ws-echo", help="send back WebSocket messages")
     ws_echo.add_argument("--address", default="127.0.0.1:9001", help="default: %(default)s")
@@ -77,7 +82,15 @@ def server_for(arguments: argparse.Namespace) -> Server:
         loops=arguments.loops,
         reuse_port=arguments.reuse_port,
         idle_time=arguments.idle_time,
+        metrics_address=arguments.metrics_address,
     )
+
+
+def announce(server: Server) -> None:
+    """Say where the server can be reached."""
+    print(f"listening on {server.address}", flush=True)
+    if server.metrics_address is not None:
+        print(f"metrics at http://{server.metrics_address}/metrics", flush=True)
 
 
 def main() -> int:
@@ -86,9 +99,9 @@ def main() -> int:
     logging.basicConfig(format="%(levelname)s %(message)s")
     try:
         server = server_for(arguments)
-        server.run_after(0, lambda: print(f"listening on {server.address}", flush=True))
+        server.run_after(0, announce, server)
         server.start()
-    except (ValueError, OSError) as exc:
+    except (ValueError, OSError, ImportError) as exc:
         print(f"gevffi: {exc}", file=sys.stderr)
         return 1
     return 0

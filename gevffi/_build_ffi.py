@@ -1,23 +1,22 @@
 """Builds `gevffi._ffi`, the out-of-line API-mode extension, from the C files in `sys/csrc`.
 
-The declarations that cffi needs are cut out of `gevffi.h`, between its two `cdef` marks, so that
-each is written once and the C compiler checks it against the code.
+The declarations that cffi needs are cut out of `gevffi.h`, between its `cdef` marks, so that each
+is written once and the C compiler checks it against the code. `_build_config.py` says which of
+them, and which files.
 """
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 from cffi import FFI
 
-CSRC = Path(__file__).parent / "sys" / "csrc"
-SOURCES = sorted(path for path in CSRC.glob("*.c"))
+# Run and not imported: gevffi itself cannot be imported before it is built.
+_config = runpy.run_path(str(Path(__file__).with_name("_build_config.py")))
+CSRC: Path = _config["CSRC"]
+CONFIG = _config["configure"]()
 FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fno-strict-aliasing"]
-
-
-def declarations(header: str) -> str:
-    """Return the part of `header` that cffi is to see."""
-    return header.split("/* cdef begin */", 1)[1].split("/* cdef end */", 1)[0]
 
 
 def relative(path: Path) -> str:
@@ -26,15 +25,21 @@ def relative(path: Path) -> str:
 
 
 ffibuilder = FFI()
-ffibuilder.cdef(declarations((CSRC / "gevffi.h").read_text()))
+ffibuilder.cdef(_config["declarations"]((CSRC / "gevffi.h").read_text(), CONFIG.parts))
+ffibuilder.cdef("".join(f"#define {name} ...\n" for name in CONFIG.names))
 ffibuilder.set_source(
     "gevffi._ffi",
-    '#include "gevffi.h"',
-    sources=[relative(path) for path in SOURCES],
+    # The file names, so that another choice of files makes another _ffi.c, and is built anew.
+    f"/* with {' '.join(path.stem for path in CONFIG.sources)} */\n"
+    + "".join(f'#include "{header}"\n' for header in CONFIG.headers),
+    sources=[relative(path) for path in CONFIG.sources],
     depends=[relative(path) for path in sorted(CSRC.glob("*.h"))],
-    include_dirs=[relative(CSRC)],
+    include_dirs=[relative(CSRC), *CONFIG.include_dirs],
+    define_macros=CONFIG.define_macros,
+    library_dirs=CONFIG.library_dirs,
+    runtime_library_dirs=CONFIG.library_dirs,
+    libraries=CONFIG.libraries,
     extra_compile_args=FLAGS,
-    libraries=[],
 )
 
 if __name__ == "__main__":

@@ -282,21 +282,31 @@ def broadcast(conns: Iterable[Connection], message: str | bytes | bytearray | me
         conns: any connections of any servers; those that are closing are passed over.
         message: a `str` goes as text, anything else as binary.
     """
-    opcode = TEXT if isinstance(message, str) else BINARY
-    payload = message.encode() if isinstance(message, str) else bytes(message)
-    frame = header(FIN | opcode, len(payload)) + payload
+    frame = encode(message)
     by_loop: dict[EventLoop, list[Connection]] = {}
     for conn in conns:
         by_loop.setdefault(conn.loop, []).append(conn)
     for loop, those in by_loop.items():
         if loop.in_loop():
-            _send_to_all(those, frame)
+            send_to_all(loop, those, frame)
         else:
-            loop.call_soon_threadsafe(_send_to_all, those, frame)
+            loop.call_soon_threadsafe(send_to_all, loop, those, frame)
 
 
-def _send_to_all(conns: list[Connection], frame: bytes) -> None:
-    for conn in conns:
-        messages = conn._messages
-        if messages is not None and messages.state is State.OPEN:
-            conn.transport._send(frame, None)
+def encode(message: str | bytes | bytearray | memoryview) -> bytes:
+    """Return the frame of a message, as servers send it."""
+    opcode = TEXT if isinstance(message, str) else BINARY
+    payload = message.encode() if isinstance(message, str) else bytes(message)
+    return header(FIN | opcode, len(payload)) + payload
+
+
+def send_to_all(loop: EventLoop, conns: Iterable[Connection], frame: bytes) -> None:
+    """Send a frame to those of a loop's connections that are open. On the loop's thread."""
+    loop.broadcast(
+        frame,
+        [
+            conn.transport
+            for conn in conns
+            if conn._messages is not None and conn._messages.state is State.OPEN
+        ],
+    )

@@ -18,7 +18,7 @@ import weakref
 from typing import Any
 
 from gevffi import _ws_handshake
-from gevffi._ws_connection import Connection
+from gevffi._ws_connection import Connection, send_to_all
 from gevffi._ws_deflate import Deflate
 from gevffi._ws_frames import BINARY, TEXT
 from gevffi._ws_handler import Handler
@@ -215,10 +215,16 @@ class Adapter(TransportHandler):
 
     def go_away(self, loop: EventLoop) -> None:
         """Tell all clients of a loop that the server ends (1001). On its thread."""
-        for conn in loop._open():
-            ws = conn.context
-            if isinstance(ws, Connection) and ws._adapter is self:
-                ws._close(1001, "")
+        for ws in self._all(loop):
+            ws._close(1001, "")
+
+    def broadcast(self, loop: EventLoop, frame: bytes) -> None:
+        """Send a frame to all clients of a loop. On its thread."""
+        send_to_all(loop, self._all(loop), frame)
+
+    def _all(self, loop: EventLoop) -> list[Connection]:
+        contexts = [conn.context for conn in loop._open()]
+        return [ws for ws in contexts if isinstance(ws, Connection) and ws._adapter is self]
 
 
 class LoopKeeper(Keeper):

@@ -7,10 +7,13 @@ here. Its states:
     open ──close()──▶ closing (sends what waits, up to `close_timeout`) ──▶ closed
       └────────────────abort(), the peer, an error, a limit─────────────────▶ closed
 
-`on_close` is called on the way into `closed`, once. Methods marked "from any thread" are queued
-when another thread calls them, in order, and the loop is woken; the rest belongs to the loop, and
-what would ask C for something (`fileno`, `local_address`, `write_buffer_length`) raises
-RuntimeError elsewhere.
+One that `EventLoop.connect` makes is `connecting` before that; `connector.py` keeps what is asked
+of it until it is open.
+
+`on_close` is called on the way into `closed`, once, unless it never was open. Methods marked "from
+any thread" are queued when another thread calls them, in order, and the loop is woken; the rest
+belongs to the loop, and what would ask C for something (`fileno`, `local_address`,
+`write_buffer_length`) raises RuntimeError elsewhere.
 """
 
 from __future__ import annotations
@@ -62,8 +65,10 @@ class CloseReason(Enum):
     """There was no memory for what had to be kept."""
 
 
-def _discard(_conn: Connection, _ctx: Any, _data: memoryview) -> None:
+def _discard(conn: Connection, _ctx: Any, data: memoryview) -> None:
     """What a connection does with bytes once it is closing."""
+    if data or conn._framing is not None:
+        conn._loop._reactor.recount(-1, 0)
 
 
 class Connection:
@@ -81,7 +86,9 @@ class Connection:
         "_packet",
         "_peer",
         "_pending_input",
+        "_protocol",
         "_receive",
+        "_served",
         "_state",
         "_token",
         "_unpacker",
@@ -95,7 +102,7 @@ class Connection:
         self,
         loop: EventLoop,
         token: int,
-        peer: bytes,
+        peer: bytes | Address,
         handler: Handler,
         protocol: Protocol,
         receive: Receive,
@@ -116,10 +123,12 @@ class Connection:
         self._deadline: Timer | None = None
         self._values: dict[str, Any] | None = None
         self._write_ended = False  # by `shutdown_write`
+        self._served = False  # one of those that a broadcast to all reaches
 
     def _install(self, handler: Handler, protocol: Protocol, receive: Receive) -> None:
         self._handler = handler
         self._receive = receive
+        self._protocol = protocol
         # Its `packet`, unless that is the one that does nothing.
         packs = type(protocol).packet is not Protocol.packet
         self._packet: Callable[[Connection, Any], Any] | None = protocol.packet if packs else None
@@ -137,7 +146,8 @@ class Connection:
 
         The caller may reuse its buffer as soon as this returns. On a connection that is closing
         or closed this does nothing: a peer may leave at any moment, and `on_close` tells. Neither
-        does it after `shutdown_write`.
+        does it after `shutdown_write`. What is sent while it is still connecting waits, up to
+        `write_limit`, and goes out after what `on_connect` sends.
 
         Args:
             data: bytes-like; with a protocol of one's own, whatever its `packet` takes.
@@ -151,9 +161,7 @@ class Connection:
         if loop.in_loop():
             self._send(data, on_sent)
             return
-        if self._packet is None or isinstance(data, (bytearray, memoryview)):
-            data = bytes(memoryview(data))
-        loop.call_soon_threadsafe(self._send_guarded, data, on_sent)
+        loop.call_soon_threadsafe(self._send_guarded, _own(data, self._packet), on_sent)
 
     def _send_guarded(self, data: Any, on_sent: Callable[[Connection], object] | None) -> None:
         try:
@@ -163,6 +171,8 @@ class Connection:
 
     def _send(self, data: Any, on_sent: Callable[[Connection], object] | None) -> None:
         if self._state != OPEN or self._write_ended:
+            if self._state == CONNECTING:
+                self._loop._connector.pending[self].send(_own(data, self._packet), on_sent)
             return
         self._send_packet(data)
         if on_sent is not None:
@@ -183,6 +193,7 @@ class Connection:
         if packet is not None:
             reply = packet(self, reply)
             if type(reply) is tuple:
+                self._loop._outbox.parts += len(reply) - 1
                 for piece in reply:
                     add(self._token, piece)
                 return
@@ -202,6 +213,8 @@ class Connection:
             self._write_ended = True
             self._loop._outbox.flush()
             self._loop._reactor.shutdown_write(self._token)
+        elif self._state == CONNECTING:
+            self._loop._connector.pending[self].defer(self._shutdown_write)
 
     # ---- receiving ------------------------------------------------------------------------------
 
@@ -226,6 +239,8 @@ class Connection:
                 self._loop.call_soon_threadsafe(self._loop._cut_again, self)
             else:
                 self._loop._reactor.set_reading(self._token, on)
+        elif self._state == CONNECTING:
+            self._cutting = on
 
     def set_protocol(self, protocol: Protocol, handler: Handler | None = None) -> None:
         """Go on under another protocol, and with another handler if one is given. From any thread.
@@ -243,7 +258,7 @@ class Connection:
         self._in_loop(self._set_protocol, protocol, handler)
 
     def _set_protocol(self, protocol: Protocol, handler: Handler | None) -> None:
-        if self._state != OPEN:
+        if self._state not in (OPEN, CONNECTING):
             return
         loop = self._loop
         loop._outbox.flush()
@@ -251,10 +266,13 @@ class Connection:
         handler = handler or self._handler
         receive = receiver(handler, protocol, loop.options.frame_limit)
         self._install(handler, protocol, receive)
+        if self._state == CONNECTING:
+            return
         if self._pending_input is not None:
             loop._reactor.unread(self._token, self._pending_input.peek())
             self._drop_input()
         loop._reactor.frame(self._token, loop._framing_number(protocol))
+        loop._broadcaster.changed()
 
     def _drop_input(self) -> None:
         pending, self._pending_input = self._pending_input, None
@@ -270,6 +288,9 @@ class Connection:
         `close_timeout` seconds, the rest is dropped (CloseReason.TIMEOUT). Where closing at once
         could cost the peer bytes that are on their way, `on_close` waits until it has ended its
         side too, or for `close_timeout`.
+
+        While it is connecting: if something was sent, that is still tried; otherwise, and by
+        `abort()` in any case, it is given up, and `on_connect_failed` tells.
         """
         self._in_loop(self._close, CloseReason.LOCAL)
 
@@ -281,9 +302,13 @@ class Connection:
         if self._state == OPEN:
             self._stop_receiving()
             self._loop._close_after_flush(self, reason)
+        elif self._state == CONNECTING:
+            self._loop._connector.pending[self].close(reason)
 
     def _abort(self, reason: CloseReason) -> None:
-        if self._state != CLOSED:
+        if self._state == CONNECTING:
+            self._loop._connector.pending[self].give_up("it was aborted")
+        elif self._state != CLOSED:
             self._stop_receiving()
             self._loop._reactor.abort_connection(self._token, reason.value)
 
@@ -297,6 +322,7 @@ class Connection:
         self._state = CLOSING
         self._cutting = False
         self._receive = _discard
+        self._loop._broadcaster.changed()
 
     def _closed(self) -> None:
         """The descriptor is gone: let go of all that belongs to it."""
@@ -333,20 +359,23 @@ class Connection:
 
     @property
     def connected(self) -> bool:
-        """Whether it is open: neither closed nor about to be."""
+        """Whether it is open: neither still connecting, nor closed or about to be."""
         return self._state == OPEN
 
     @property
     def peer_address(self) -> Address:
-        """Who is at the other end (gev: PeerAddr). Known also after the close."""
+        """Who is at the other end (gev: PeerAddr). Known also after the close.
+
+        While it is connecting: what it connects to, which may be a name.
+        """
         if type(self._peer) is bytes:
             self._peer = decode_sockaddr(self._peer)
         return self._peer  # type: ignore[return-value]
 
     @property
     def local_address(self) -> Address | None:
-        """Our end; None when it is first asked for after the close."""
-        if self._local is None and self._state != CLOSED:
+        """Our end; None while it is connecting, or when it is first asked for after the close."""
+        if self._local is None and self._state in (OPEN, CLOSING):
             borrowed = socket.socket(fileno=self.fileno())
             try:
                 self._local = Address.of(borrowed.getsockname())
@@ -355,7 +384,10 @@ class Connection:
         return self._local
 
     def fileno(self) -> int:
-        """The descriptor, -1 when closed. The loop's: set options on it, but leave its bytes."""
+        """The descriptor, -1 when there is none.
+
+        It is the loop's: set options on it, but leave its bytes.
+        """
         if self._state == CLOSED:
             return -1
         self._loop.check_thread()
@@ -365,7 +397,12 @@ class Connection:
     def read_buffer_length(self) -> int:
         """Bytes of an unfinished frame (gev: ReadBufferLength)."""
         pending = self._pending_input
-        return 0 if pending is None else len(pending)
+        if pending is not None:
+            return len(pending)
+        if self._framing is None or self._state in (CLOSED, CONNECTING):
+            return 0
+        self._loop.check_thread()
+        return self._loop._reactor.kept(self._token)
 
     @property
     def write_buffer_length(self) -> int:
@@ -373,6 +410,8 @@ class Connection:
         if self._state == CLOSED:
             return 0
         self._loop.check_thread()
+        if self._state == CONNECTING:
+            return self._loop._connector.pending[self].queued
         return self._loop._reactor.pending(self._token)
 
     # ---- gev's key-value context ----------------------------------------------------------------
@@ -393,5 +432,12 @@ class Connection:
             self._values.pop(key, None)
 
 
-OPEN, CLOSING, CLOSED = range(3)
-_STATE_NAMES = ("", " closing", " closed")
+def _own(data: Any, packet: Callable[[Connection, Any], Any] | None) -> Any:
+    """`data` as it may wait: a copy, unless nobody can change it or only `packet` knows how."""
+    if packet is None or isinstance(data, (bytearray, memoryview)):
+        return bytes(memoryview(data))
+    return data
+
+
+OPEN, CLOSING, CLOSED, CONNECTING = range(4)
+_STATE_NAMES = ("", " closing", " closed", " connecting")

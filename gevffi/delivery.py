@@ -52,6 +52,10 @@ class Delivery:
         self._outbox = outbox
         self._conns = conns
         self._failed = failed
+        # Of the turn's runs: those still to come, the next one last; where their frames start and
+        # end, in arrays, once they were taken.
+        self._waiting: list[tuple[int, int, int, int]] = []
+        self._arrays: tuple[memoryview, memoryview] | None = None
         # The run under way: its connection, all starts, the ends that are left and an iterator over
         # them, the index after its last frame, and where in the arena the read ends.
         self._run: tuple[Connection, list[int], list[int], Any, int, int] | None = None
@@ -83,47 +87,54 @@ class Delivery:
     def runs(self) -> None:
         """Deliver frames that were cut in C."""
         reactor, outbox = self._reactor, self._outbox
-        view = self._arena.view()
-        raw = self._arena.buffer()
-        starts, ends = reactor.cuts()
-        arrays = None
-        for slot, first, last, read_end in reactor.runs():
+        view, raw = self._arena.view(), self._arena.buffer()
+        lists: Any = None  # starts and ends, made when the first run needs them
+        waiting = self._waiting = list(reactor.runs())
+        waiting.reverse()
+        while waiting:
+            slot, first, last, read_end = waiting.pop()
             conn: Any = self._conns[slot]
-            framing = conn._framing
-            if not conn._cutting:
-                if conn.connected:  # paused by somebody else's callback
-                    reactor.unread_arena(conn._token, starts[first] - framing.lead, read_end)
-                continue
             replies = outbox.replies_of(conn)
             try:
                 if conn._handler.on_batch is None:
-                    data = raw if framing.as_bytes else view
-                    left = ends[first:last]
+                    lists = lists or self._lists()
+                    starts, left = lists[0], lists[1][first:last]
                     following = iter(left)
                     self._run = (conn, starts, left, following, last, read_end)
-                    for start, end in zip(starts[first:last], following):  # noqa: B905 - left may shrink
+                    data = raw if conn._framing.as_bytes else view
+                    for start, end in zip(starts[first:last], following):  # noqa: B905 - it may shrink
                         reply = conn._receive(conn, None, data[start:end])
                         if reply is not None:
                             replies.append(reply)
-                else:
-                    arrays = arrays or reactor.take_cuts()
+                elif conn._cutting:
+                    arrays = self._arrays = self._arrays or reactor.take_cuts()
                     batch = Batch(view, arrays[0][first:last], arrays[1][first:last])
                     _answer(conn, batch, replies)
+                else:
+                    reactor.recount(first - last, 0)
             except Exception as exc:
                 self._commit(conn)
                 self._failed(conn, exc)
             else:
                 self._commit(conn)
             self._run = None
+        self._arrays = None
+
+    def _lists(self) -> Any:
+        if self._arrays is None:
+            return self._reactor.cuts()
+        return [array.tolist() for array in self._arrays]
 
     def large(self) -> None:
         """Deliver the frames that have a ring of their own, which becomes theirs."""
         for slot, start, size, total in self._reactor.large():
             conn: Any = self._conns[slot]
             if conn is None or not conn._cutting:
+                self._reactor.recount(-1, 0)
                 continue  # told again when reading is resumed
             region = self._reactor.take_large(conn._token, total)
             if region is None:
+                self._reactor.recount(-1, 0)
                 continue
             replies = self._outbox.replies_of(conn)
             end = start + size
@@ -143,17 +154,31 @@ class Delivery:
             self._commit(conn)
 
     def give_back(self, conn: Connection) -> None:
-        """End the run under way, if it is this connection's, and have the rest of it cut again."""
+        """Have what was cut of a connection in this turn, and not delivered yet, cut again.
+
+        Called while the connection's framing is still the one it was cut by.
+        """
         run = self._run
-        if run is None or run[0] is not conn:
+        if run is not None and run[0] is conn:
+            _conn, starts, left, following, last, read_end = run
+            self._run = None
+            count = length_hint(following)
+            left.clear()
+            if count:
+                self._unread(conn, count, starts[last - count], read_end)
             return
-        _conn, starts, left, following, last, read_end = run
-        self._run = None
-        count = length_hint(following)
-        left.clear()
-        if count:
-            lead = conn._framing.lead  # type: ignore[union-attr]
-            self._reactor.unread_arena(conn._token, starts[last - count] - lead, read_end)
+        slot = conn._token & 0xFFFFFFFF
+        for i, (other, first, last, read_end) in enumerate(self._waiting):
+            if other == slot:
+                del self._waiting[i]
+                arrays = self._arrays
+                start = arrays[0][first] if arrays else self._reactor.cut_start(first)
+                self._unread(conn, last - first, start, read_end)
+                return
+
+    def _unread(self, conn: Any, count: int, start: int, read_end: int) -> None:
+        self._reactor.recount(-count, 0)
+        self._reactor.unread_arena(conn._token, start - conn._framing.lead, read_end)
 
     def _commit(self, conn: Connection) -> None:
         try:

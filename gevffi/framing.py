@@ -19,7 +19,7 @@ from operator import index
 from typing import Any
 
 from gevffi.protocol import Protocol
-from gevffi.sys.framing import DELIMITED, FIXED_SIZE, LENGTH_PREFIXED, Description, describe
+from gevffi.sys.framing import DELIMITED, FIXED_SIZE, LENGTH_PREFIXED, Description, describe, dress
 
 _MIB = 1 << 20
 _MOST = 1 << 30
@@ -55,10 +55,19 @@ class Framing(Protocol):
         packs = type(self).packet is not Protocol.packet
         self.max_reply = -1 if packs else max_reply
         """The most bytes C can dress; -1: none, as replies go through `packet`."""
-        dress = bool(fields.pop("dress", False)) and not packs
+        dressed = bool(fields.pop("dress", False)) and not packs
         self.description: Description = describe(
-            **fields, dress=dress, one_at_a_time=bool(one_at_a_time)
+            **fields, dress=dressed, one_at_a_time=bool(one_at_a_time)
         )
+
+    def frame(self, data: Any) -> bytes:
+        """Return the whole frame for a message, as C would make it.
+
+        Raises:
+            ValueError: no frame can hold it.
+        """
+        self.check_reply(memoryview(data).nbytes)
+        return dress(self.description, data)
 
     def check_reply(self, size: int) -> None:
         """Raise ValueError if no frame can hold `size` bytes."""
@@ -116,8 +125,8 @@ class LengthPrefixed(Framing):
             strip = offset + width
         _within("strip", strip, 0, 4096)
         self._shown = f"width={width}, max_size={max_size}"
-        dress = offset == 0 and strip == width and adjustment <= 0
-        most = (1 << 8 * width) - 1 + adjustment if dress else _MOST
+        dressed = offset == 0 and strip == width and adjustment <= 0
+        most = (1 << 8 * width) - 1 + adjustment if dressed else _MOST
         super().__init__(
             {
                 "kind": LENGTH_PREFIXED,
@@ -127,7 +136,7 @@ class LengthPrefixed(Framing):
                 "offset": offset,
                 "adjustment": adjustment,
                 "strip": strip,
-                "dress": dress,
+                "dress": dressed,
             },
             lead=strip,
             max_reply=min(most, _MOST),

@@ -20,6 +20,8 @@ class Handler:
     One handler serves all connections; what belongs to one of them goes into `conn.context`.
     For each connection `on_connect` comes first and `on_close` last, each exactly once, and all
     callbacks run one after the other on the thread of that connection's loop: never block in one.
+    Of a connection that `EventLoop.connect` was to make and could not, `on_connect_failed` is the
+    only one.
 
     An exception in a callback is given to `on_error` and closes that connection with
     `CloseReason.HANDLER_ERROR`; the others go on.
@@ -27,6 +29,21 @@ class Handler:
 
     def on_connect(self, conn: Connection) -> None:
         """The connection is open; `conn.send` works (gev: OnConnect)."""
+
+    def on_connect_failed(self, conn: Connection, exc: OSError) -> None:
+        """A connection asked for with `EventLoop.connect` cannot be had. `conn` is closed.
+
+        Logs it to the logger "gevffi". To try again call `conn.loop.connect`, but not at once: by
+        `conn.loop.call_later`, for one.
+
+        Args:
+            conn: what `connect` returned.
+            exc: why: `ConnectionRefusedError`, `TimeoutError`, `socket.gaierror` for a name that
+                is not known, `ConnectionAbortedError` after `conn.close()` or `conn.abort()` and
+                when the loop stops, or another one. If all addresses of a name have failed, the
+                message has the reason of each, and the type is that of the first.
+        """
+        logger.warning("%s", exc.strerror)
 
     def on_message(self, conn: Connection, ctx: Any, data: Any) -> Any:
         """A message has arrived (gev: OnMessage).

@@ -11,12 +11,36 @@ import errno
 import os
 import socket
 import stat
-from typing import TypeAlias
+import sys
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 from gevffi.options import Options
 from gevffi.sys.sockaddr import Address
 
 AddressLike: TypeAlias = "str | tuple[str, int] | Address"
+AddressesLike: TypeAlias = "AddressLike | Sequence[AddressLike]"
+
+
+def parse_addresses(addresses: AddressesLike) -> tuple[Address, ...]:
+    """Return the one address, or all of a list or tuple of them, that `parse_address` makes of it.
+
+    A tuple of two whose second item is a number is one address, (host, port).
+
+    Raises:
+        ValueError: there is none, or one of them is no address; the message shows it.
+    """
+    given: Any = addresses
+    several = isinstance(given, Sequence) and not isinstance(given, (str, bytes, Address))
+    if isinstance(given, tuple) and len(given) == 2:
+        several = several and isinstance(given[1], (str, tuple))
+    return tuple(map(parse_address, given)) if several and given else (parse_address(given),)
+
+
+if sys.platform == "darwin":
+    _TCP_KEEPIDLE = socket.TCP_KEEPALIVE  # its name there, tcp(4)
+else:
+    _TCP_KEEPIDLE = socket.TCP_KEEPIDLE
 
 
 def parse_address(address: AddressLike) -> Address:
@@ -33,7 +57,7 @@ def parse_address(address: AddressLike) -> Address:
             host, port = address
             if port is None and host:
                 return Address(host, None)
-            if type(port) is int and 0 <= port <= 65535:
+            if type(port) is int and 0 <= port <= 65535 and _may_be_host(host):
                 return Address(host, port)
     elif isinstance(address, str):
         if address.startswith("unix:"):
@@ -46,12 +70,18 @@ def parse_address(address: AddressLike) -> Address:
             if bracketed:
                 host = host[1:-1]
             plain = number.isascii() and number.isdigit() and len(number) <= 5
-            if colon and plain and int(number) <= 65535 and (bracketed or ":" not in host):
+            fits = bracketed == (":" in host) and _may_be_host(host)
+            if colon and plain and int(number) <= 65535 and fits:
                 return Address(host, int(number))
     raise ValueError(
         "address must be 'host:port', '[ipv6]:port', ':port', (host, port) or 'unix:/path', "
         f"not {address!r}"
     )
+
+
+def _may_be_host(host: str) -> bool:
+    """Whether nothing is in it that is in no name and no number: blanks, control characters."""
+    return host.isprintable() and " " not in host
 
 
 class Listener:
@@ -81,7 +111,7 @@ class Listener:
             sock.setblocking(False)
             if family != socket.AF_UNIX:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                _set_tcp_options(sock, options)
+                set_tcp_options(sock, options)
             if options.reuse_port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
@@ -125,13 +155,14 @@ def resolve(address: Address) -> tuple[socket.AddressFamily, str | tuple[str, in
     return family, target  # type: ignore[return-value]
 
 
-def _set_tcp_options(sock: socket.socket, options: Options) -> None:
+def set_tcp_options(sock: socket.socket, options: Options) -> None:
+    """Set what `options` say of TCP on a socket that listens or connects."""
     if options.tcp_nodelay:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if options.keepalive:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, seconds in (
-            (socket.TCP_KEEPIDLE, options.keepalive),
+            (_TCP_KEEPIDLE, options.keepalive),
             (socket.TCP_KEEPINTVL, options.keepalive_interval),
             (socket.TCP_KEEPCNT, options.keepalive_count),
         ):

@@ -16,24 +16,29 @@ steps on a message: look the connection up, slice, call, append the reply. That 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from gevffi.acceptor import Acceptor
 from gevffi.arena import Arena
-from gevffi.connection import CLOSING, OPEN, CloseReason, Connection
+from gevffi.broadcast import Broadcaster
+from gevffi.connection import CLOSING, CONNECTING, OPEN, CloseReason, Connection
+from gevffi.connector import Connector
 from gevffi.delivery import Delivery
 from gevffi.framing import Framing
 from gevffi.handler import Handler
+from gevffi.listener import AddressLike, parse_address
 from gevffi.mailbox import Mailbox
 from gevffi.options import Options
 from gevffi.outbox import Outbox
-from gevffi.protocol import FrameTooLargeError, Protocol, ProtocolError, Receive
+from gevffi.protocol import FrameTooLargeError, Protocol, ProtocolError, Raw, Receive, receiver
+from gevffi.stats import Counters, LoopStats, loop_stats
 from gevffi.sys.errors import check
 from gevffi.sys.memory import default_pool
 from gevffi.sys.reactor import FRAMES, MORE, RUNS, Accepted, Change, Reactor
@@ -68,10 +73,13 @@ class EventLoop:
             write_high_water=self.options.write_high_water,
             write_limit=self.options.write_limit,
             idle_ms=math.ceil(self.options.idle_time * 1000),
+            first_byte_ms=math.ceil(self.options.first_byte_timeout * 1000),
         )
         self._arena = Arena(self._reactor, pool, self.options.arena_size, self.options.max_leases)
         self._outbox = Outbox(self._reactor, self._arena)
+        self._broadcaster = Broadcaster(self)
         self._timers = TimerQueue()
+        self._counters = Counters()
         self._conns: list[Connection | None] = []  # by slot
         self._framings: weakref.WeakKeyDictionary[Framing, int] = weakref.WeakKeyDictionary()
         self._mailbox = Mailbox(self._reactor.wake)
@@ -79,8 +87,10 @@ class EventLoop:
         self._delivery = Delivery(
             self._reactor, self._arena, self._outbox, self._conns, self._failed
         )
+        self._connector = Connector(self)
         self._closing: list[tuple[Connection, CloseReason]] = []
         self._given = 0  # connections ever given to this loop, by whoever accepts them
+        self._made = 0  # by `connect`, on its thread
         self._ended = 0  # and ever closed, on its thread
         self._thread: int | None = None
         self._stopping = False
@@ -88,6 +98,8 @@ class EventLoop:
         """Whether `run` has ended. From any thread."""
         self.connection_count = 0
         """Open connections. From any thread."""
+        self.refused_count = 0
+        """Connections closed at once instead of being served. From any thread."""
 
     # ---- running --------------------------------------------------------------------------------
 
@@ -105,6 +117,26 @@ class EventLoop:
                 self._turn()
         finally:
             self._finish()
+
+    @contextlib.contextmanager
+    def running(self, timeout: float = 5.0) -> Iterator[EventLoop]:
+        """Run in a thread of its own for the length of a `with` block.
+
+        Args:
+            timeout: seconds that `stop` gets at the end of the block, which waits for it.
+
+        Raises:
+            RuntimeError: the loop has run before.
+        """
+        if self._thread is not None:
+            raise RuntimeError(f"{self.name} has been run before; make a new loop")
+        thread = threading.Thread(target=self.run, name=f"gevffi-{self.name}")
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.stop(timeout)
+            thread.join()
 
     def stop(self, timeout: float = 5.0) -> None:
         """End `run`. From any thread; harmless when repeated, the shorter timeout counts.
@@ -127,6 +159,7 @@ class EventLoop:
     def _stop(self, timeout: float) -> None:
         self._stopping = True
         self._acceptor.close()
+        self._connector.close()
         for conn in self._open():
             conn._close(CloseReason.SHUTDOWN)
         self.call_later(timeout, self._give_up)
@@ -148,7 +181,8 @@ class EventLoop:
         self.finished = True
         for call, args in self._mailbox.close():
             if call == self._adopt:  # a connection on its way here
-                os.close(args[0])
+                self.refuse(args[0])
+        self._connector.finish()
         self._conns.clear()
         self._reactor.close()
         self._arena.close()  # somebody may keep the loop, by a connection for one
@@ -159,13 +193,26 @@ class EventLoop:
 
     @property
     def load(self) -> int:
-        """Connections given to this loop and not closed yet. From any thread."""
-        return self._given - self._ended
+        """Connections given to this loop, or made by it, and not closed yet. From any thread."""
+        return self._given + self._made - self._ended
 
     @property
     def leases(self) -> int:
         """Arenas that only views kept by handlers hold. From any thread."""
         return self._arena.leases
+
+    def stats(self) -> LoopStats:
+        """What the loop has counted, and what it has now. From any thread, also after the end."""
+        return loop_stats(
+            self._reactor.stats(),
+            self._counters,
+            connections=self.connection_count,
+            refused=self.refused_count,
+            leases=self.leases,
+            timers=self._timers.running,
+            calls=self._mailbox.made,
+            calls_waiting=len(self._mailbox.calls),
+        )
 
     # ---- calls and timers -----------------------------------------------------------------------
 
@@ -243,33 +290,96 @@ class EventLoop:
             receive: `gevffi.protocol.receiver(handler, protocol, ...)`, made once for all.
         """
         self._given += 1
+        self._take(fd, peer, handler, protocol, receive)
+
+    def _take(
+        self, fd: int, peer: bytes, handler: Handler, protocol: Protocol, receive: Receive
+    ) -> None:
+        """`give`, for one that has counted the connection as given."""
         if self.in_loop():
-            self._adopt(fd, peer, handler, protocol, receive)
-        elif not self._mailbox.put(self._adopt, (fd, peer, handler, protocol, receive)):
-            os.close(fd)
+            self._adopt(fd, peer, handler, protocol, receive, True)
+        elif not self._mailbox.put(self._adopt, (fd, peer, handler, protocol, receive, True)):
+            self.refuse(fd)
+
+    def refuse(self, fd: int) -> None:
+        """Close a connection that a listener accepted and that nobody will serve, and count it.
+
+        Threads as for `give`.
+        """
+        self.refused_count += 1
+        os.close(fd)
 
     def _adopt(
-        self, fd: int, peer: bytes, handler: Handler, protocol: Protocol, receive: Receive
+        self,
+        fd: int,
+        peer: bytes,
+        handler: Handler,
+        protocol: Protocol,
+        receive: Receive,
+        served: bool = False,
     ) -> None:
         if self._stopping:
             self._ended += 1
-            os.close(fd)
+            self.refuse(fd)
             return
         try:
             token = self._reactor.adopt(fd)
         except OSError:
             self._ended += 1
-            os.close(fd)
+            self.refuse(fd)
             raise
         conn = Connection(self, token, peer, handler, protocol, receive)
+        conn._served = served
+        self._admit(conn)
+        self._guard(conn, handler.on_connect)
+
+    def _admit(self, conn: Connection) -> None:
         if conn._framing is not None:
-            self._reactor.frame(token, self._framing_number(protocol))
-        slot = token & 0xFFFFFFFF
+            self._reactor.frame(conn._token, self._framing_number(conn._framing))
+        slot = conn._token & 0xFFFFFFFF
         if slot >= len(self._conns):
             self._conns.extend([None] * (slot + 1 - len(self._conns)))
         self._conns[slot] = conn
+        self._broadcaster.changed()
         self.connection_count += 1
-        self._guard(conn, handler.on_connect)
+
+    def connect(
+        self,
+        address: AddressLike,
+        handler: Handler,
+        protocol: Protocol | None = None,
+        timeout: float = 10.0,
+    ) -> Connection:
+        """Make a connection to `address`. From any thread; returns at once.
+
+        The connection begins in the state connecting. Then either `handler.on_connect` is called,
+        and everything is as for an accepted connection, or `handler.on_connect_failed`; never
+        during this call. Meanwhile `send`, `shutdown_write`, `close` and `pause_reading` may be
+        used and take effect after `on_connect`. The loop's `Options` count here too.
+
+        Args:
+            address: as for `Server`, with a port. The addresses of a name are tried one after the
+                other; it is looked up in a thread, so that the loop goes on. An empty host is
+                this machine.
+            handler: gets the callbacks of this connection.
+            protocol: cuts messages; `Raw()` when None.
+            timeout: seconds until it is a `TimeoutError`, looking up included. Each address gets
+                its share of them.
+
+        Raises:
+            ValueError: a bad address or timeout; the message names it.
+            RuntimeError: the loop has ended.
+        """
+        check_delay("timeout", timeout, zero=False)
+        wanted = parse_address(address)
+        if wanted.port == 0:
+            raise ValueError(f"address must have a port to connect to, not {address!r}")
+        protocol = protocol or Raw()
+        receive = receiver(handler, protocol, self.options.frame_limit)
+        conn = Connection(self, -1, wanted, handler, protocol, receive)
+        conn._state = CONNECTING
+        self._connector.connect(conn, wanted, timeout)
+        return conn
 
     def _framing_number(self, protocol: Protocol) -> int:
         """What C knows a protocol by, 0 if that is not at all."""
@@ -280,6 +390,25 @@ class EventLoop:
             number = self._framings[protocol] = self._reactor.framing(protocol.description)
         return number
 
+    # ---- broadcast ------------------------------------------------------------------------------
+
+    def broadcast(self, data: Any, connections: Iterable[Connection] | None = None) -> None:
+        """Send the same `data` to many connections of this loop. On the loop's thread.
+
+        See `Server.broadcast`, which does this for all loops, from any thread.
+
+        Args:
+            data: bytes-like, or what the protocol's `packet` takes.
+            connections: this loop's; None for all open ones that came by `give`.
+
+        Raises:
+            TypeError: `data` is not bytes-like (and no protocol makes it so). Nothing was sent.
+            ValueError: a connection is another loop's. Nothing was sent.
+            RuntimeError: called from another thread.
+        """
+        self.check_thread()
+        self._broadcaster.send(data, connections)
+
     # ---- a turn ---------------------------------------------------------------------------------
 
     def _turn(self) -> None:
@@ -287,7 +416,7 @@ class EventLoop:
         timeout = 0 if calls else timers.timeout_ms() if timers.heap else -1
         found = self._reactor.poll(self._arena.start, timeout)
         if found < 0:
-            check(found, "epoll_wait")
+            check(found, "gev_loop_poll")
         frames = found & FRAMES
         if frames:
             self._delivery.frames(frames)
@@ -327,8 +456,11 @@ class EventLoop:
 
     def _apply(self, changes: int) -> None:
         for slot, what, reason in self._reactor.changes(changes):
-            conn = self._conns[slot]
-            assert conn is not None
+            conn = self._conns[slot] if slot < len(self._conns) else None
+            if conn is None:  # it was connecting
+                conn = self._connector.settle(slot, what, reason)
+                if conn is None:
+                    continue
             handler = conn._handler
             if what & Change.HIGH_WATER:
                 self._guard(conn, handler.on_high_water)
@@ -350,6 +482,7 @@ class EventLoop:
         self._conns[slot] = None
         self.connection_count -= 1
         self._ended += 1
+        self._counters.closed[reason] += 1
         try:
             conn._handler.on_close(conn, reason)
         except Exception as exc:
@@ -394,6 +527,7 @@ class EventLoop:
         conn._close(reason)
 
     def _report(self, conn: Connection, exc: Exception) -> None:
+        self._counters.handler_errors += 1
         try:
             conn._handler.on_error(conn, exc)
         except Exception as failure:

@@ -27,6 +27,8 @@ class Mailbox:
         self._wake = wake
         self.calls: deque[Call] = deque()
         """What waits. Others only look whether it is empty."""
+        self.made = 0
+        """Calls that were made, or are being made."""
         self._lock = threading.RLock()  # a signal's handler may put while its thread is putting
         self._closed = False
 
@@ -44,7 +46,9 @@ class Mailbox:
 
     def run(self, failed: Callable[[Exception], None]) -> None:
         """Make the calls there are; what they put in waits for the next turn."""
-        for _ in range(len(self.calls)):
+        count = len(self.calls)
+        self.made += count
+        for _ in range(count):
             callback, args = self.calls.popleft()
             try:
                 callback(*args)

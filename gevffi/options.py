@@ -27,6 +27,9 @@ class Options:
     """Each loop listens for itself with SO_REUSEPORT and the kernel balances (gev: ReusePort)."""
     backlog: int = 1024
     """Connections the kernel completes before they are accepted (listen(2))."""
+    max_connections: int = 0
+    """Open connections of all loops together, those they made themselves included. More are
+    refused, with a reset, and counted in `Server.refused_count`; 0: no limit."""
     tcp_nodelay: bool = True
     """Send small messages at once (TCP_NODELAY)."""
     keepalive: float = 0
@@ -37,6 +40,9 @@ class Options:
     """Unanswered probes that end a connection, with CloseReason.TIMEOUT (TCP_KEEPCNT)."""
     idle_time: float = 0
     """Silence after which a connection is closed, to within 0.1 s; 0: never (gev: IdleTime)."""
+    first_byte_timeout: float = 0
+    """How long an accepted connection may take to send its first byte, to within 0.1 s; then it is
+    closed, with CloseReason.TIMEOUT; 0: for ever."""
     close_timeout: float = 5
     """How long a `close()` may wait for the peer to take what is unsent."""
     write_high_water: int = 64 * KIB
@@ -68,10 +74,12 @@ class Options:
                 raise TypeError(f"{field.name} must be {field.type}, not {value!r}")
         self._within("loops", 1, 1024)
         self._within("backlog", 1, (1 << 31) - 1)
+        self._within("max_connections", 0, (1 << 31) - 1)
         self._within("keepalive", 0, 32767)
         self._within("keepalive_interval", 1, 32767)
         self._within("keepalive_count", 1, 127)
         self._within("idle_time", 0, 1e9)
+        self._within("first_byte_timeout", 0, 1e9)
         self._within("close_timeout", 0, 1e6)
         self._within("write_limit", 1, 1 << 30)
         self._within("write_high_water", 1, 1 << 30)

@@ -37,7 +37,7 @@ _FLUSH_AT = 1 << 20
 class Outbox:
     """The unsent pieces of a turn. Belongs to the loop's thread."""
 
-    __slots__ = ("_arena", "_large", "_of", "_reactor", "_replies", "blob", "pieces")
+    __slots__ = ("_arena", "_large", "_of", "_reactor", "_replies", "blob", "parts", "pieces")
 
     def __init__(self, reactor: Reactor, arena: Arena) -> None:
         self._reactor = reactor
@@ -46,6 +46,8 @@ class Outbox:
         self.blob = bytearray()
         self.pieces: list[int] = []
         self._large: list[Any] = []
+        self.parts = 0
+        """Pieces that are no message of their own but go on with the one before."""
         self._replies: list[Any] = []
         self._of: Connection | None = None
 
@@ -136,6 +138,9 @@ class Outbox:
         if self._replies:
             self.commit()
         if self.pieces:
+            if self.parts:
+                self._reactor.recount(0, -self.parts)
+                self.parts = 0
             try:
                 self._reactor.send(self.pieces, self.blob, self._large)
             finally:

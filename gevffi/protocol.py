@@ -70,6 +70,11 @@ class Protocol:
         """
         return reply
 
+    def frame_receiver(self, on_message: Receive) -> Receive:
+        """What is called with each frame that was cut in C: `on_message`, unless a protocol has
+        to look into frames before. Asked once for each handler."""
+        return on_message
+
 
 class Raw(Protocol):
     """No framing: a message is whatever bytes were there. The default."""
@@ -96,7 +101,7 @@ class Unpacker:
         pending = conn._pending_input
         if pending is None:
             buffer = ReadBuffer(data)
-            self._cut(conn, buffer)
+            self._cut(conn, buffer, 1 if data else 0)
             if conn._unpacker is not self:  # by `set_protocol`: the rest is for its successor
                 conn._loop._reactor.unread(conn._token, buffer.peek())
             elif buffer and conn.connected:
@@ -105,33 +110,40 @@ class Unpacker:
                 conn._pending_input = ring
         else:
             pending.write(data)
-            self._cut(conn, pending)
+            self._cut(conn, pending, 1 if data else 0)
             if conn._pending_input is pending and pending.is_empty:
                 conn._drop_input()
 
-    def _cut(self, conn: Connection, buffer: ReadBuffer) -> None:
+    def _cut(self, conn: Connection, buffer: ReadBuffer, counted: int) -> None:
+        """Deliver what can be cut. `counted`: as how many messages C counts this read."""
         unpacket, on_message = self._unpacket, self._on_message
-        while conn._cutting:
-            before = len(buffer)
-            ctx, data = unpacket(conn, buffer)
-            if ctx is None and data is None:
-                if before > self._frame_limit:
-                    raise FrameTooLargeError(
-                        f"an unfinished frame of {before} bytes or more, "
-                        f"frame_limit is {self._frame_limit}"
+        messages = 0
+        try:
+            while conn._cutting:
+                before = len(buffer)
+                ctx, data = unpacket(conn, buffer)
+                if ctx is None and data is None:
+                    if before > self._frame_limit:
+                        raise FrameTooLargeError(
+                            f"an unfinished frame of {before} bytes or more, "
+                            f"frame_limit is {self._frame_limit}"
+                        )
+                    buffer.virtual_revert()
+                    return
+                if len(buffer) == before:
+                    raise RuntimeError(
+                        f"{unpacket.__qualname__} returned a message but took nothing of the "
+                        f"{before} bytes in the buffer"
                     )
-                buffer.virtual_revert()
-                return
-            if len(buffer) == before:
-                raise RuntimeError(
-                    f"{unpacket.__qualname__} returned a message but took nothing of the "
-                    f"{before} bytes in the buffer"
-                )
-            reply = on_message(conn, ctx, data)
-            if reply is not None:
-                conn._send_packet(reply)
-            if conn._unpacker is not self:
-                return
+                messages += 1
+                reply = on_message(conn, ctx, data)
+                if reply is not None:
+                    conn._send_packet(reply)
+                if conn._unpacker is not self:
+                    return
+        finally:
+            if messages != counted:
+                conn._loop._reactor.recount(messages - counted, 0)
 
 
 def receiver(handler: Handler, protocol: Protocol, frame_limit: int) -> Receive:
@@ -148,5 +160,4 @@ def receiver(handler: Handler, protocol: Protocol, frame_limit: int) -> Receive:
             )
         if type(protocol) is not Raw:
             return Unpacker(handler, protocol, frame_limit).receive
-    receive: Receive = handler.on_message
-    return receive
+    return protocol.frame_receiver(handler.on_message)

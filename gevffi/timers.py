@@ -66,6 +66,11 @@ class TimerQueue:
         timer._queue = self
         heapq.heappush(self.heap, (time.monotonic() + delay, next(self._order), timer))
 
+    @property
+    def running(self) -> int:
+        """Entries that are not cancelled. From any thread."""
+        return max(0, len(self.heap) - self.shells)
+
     def timeout_ms(self) -> int:
         """Milliseconds until the first timer is due, rounded up. There is one."""
         left = self.heap[0][0] - time.monotonic()

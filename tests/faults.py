@@ -20,6 +20,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from helpers import settle
+
 import gevffi
 from gevffi import CloseReason, Connection
 from gevffi.sys.memory import default_pool
@@ -109,6 +111,7 @@ class Echo(Recorder):
 
 def descriptors() -> list[str]:
     """What the process has open, by what it is."""
+    settle()
     found = []
     for number in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):

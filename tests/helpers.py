@@ -7,18 +7,30 @@ give up after `PATIENCE` seconds, which only a broken server lets pass.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import queue
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gevffi import Address, CloseReason, Connection, Handler, Server
+from gevffi import Address, CloseReason, Connection, EventLoop, Handler, Server
+from gevffi.sys import POLLER
 
 PATIENCE = 20.0
 """Seconds until something that should have happened counts as missing."""
+
+LIBKQUEUE = POLLER == "kqueue" and sys.platform == "linux"
+"""This build has its kqueue from libkqueue and not from the system."""
+
+
+def settle() -> None:
+    """Wait until all that closed pollers had open is closed: libkqueue does that on a thread."""
+    if LIBKQUEUE:
+        ctypes.CDLL("libkqueue.so.0").libkqueue_drain_pending_close()
 
 
 class Event(NamedTuple):
@@ -48,6 +60,9 @@ class Recorder(Handler):
 
     def on_connect(self, conn: Connection) -> None:
         self._put("connect", conn)
+
+    def on_connect_failed(self, conn: Connection, exc: OSError) -> None:
+        self._put("connect_failed", conn, exc)
 
     def on_message(self, conn: Connection, ctx: Any, data: Any) -> Any:
         self._put("message", conn, (ctx, data if data is None else bytes(data)))
@@ -138,6 +153,7 @@ def wait(event: threading.Event) -> None:
 
 def descriptors() -> dict[int, str]:
     """Every open descriptor of this process, with what it is."""
+    settle()
     found = {}
     for entry in list(Path("/proc/self/fd").iterdir()):
         with contextlib.suppress(FileNotFoundError):  # the one that lists them is gone again
@@ -166,3 +182,41 @@ class Background:
         assert not self.thread.is_alive(), "stuck"
         if self._error is not None:
             raise self._error
+
+
+@contextlib.contextmanager
+def clients(server: Server, handler: Recorder, count: int) -> Iterator[list[socket.socket]]:
+    """`count` connected sockets that the server has taken."""
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(connect(server)) for _ in range(count)]
+        for _ in socks:
+            handler.next("connect")
+        yield socks
+
+
+def by_client(
+    server: Server, handler: Recorder, count: int
+) -> Iterator[tuple[socket.socket, Connection]]:
+    """`count` sockets one by one, each with its connection."""
+    for _ in range(count):
+        sock = connect(server)
+        yield sock, handler.until("connect").conn
+
+
+def on_loop(loop: EventLoop, call: Callable[..., object], *args: Any) -> None:
+    """Call on the thread of `loop`, and raise what it raises."""
+    failed: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            call(*args)
+        except BaseException as exc:
+            failed.append(exc)
+        finally:
+            done.set()
+
+    loop.call_soon_threadsafe(run)
+    wait(done)
+    if failed:
+        raise failed[0]

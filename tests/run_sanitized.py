@@ -13,14 +13,12 @@ about.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-UNNEEDED = (".*", "build", "dist", "*.egg-info", "__pycache__", "*.so", "_ffi.c")
+from elsewhere import built_copy, run_pytest
+
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all -g -O1 -fno-omit-frame-pointer"
 # A full machine is played with RLIMIT_AS, under which the sanitizer's own shadow has no room; and
 # idle connections are weighed, with the shadow on the scales.
@@ -43,23 +41,14 @@ def preloaded() -> str:
 
 def main(arguments: list[str]) -> int:
     """Build, run pytest with `arguments`, and return its exit status."""
-    with tempfile.TemporaryDirectory(prefix="gevffi-sanitized-") as name:
-        folder = Path(name) / "gevffi"
-        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*UNNEEDED))
-        build = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
-        subprocess.run(
-            build, cwd=folder, env=os.environ | {"CFLAGS": FLAGS, "LDFLAGS": FLAGS}, check=True
-        )
-        environment = os.environ | {
+    with built_copy("sanitized", {"CFLAGS": FLAGS, "LDFLAGS": FLAGS}) as folder:
+        environment = {
             "LD_PRELOAD": preloaded(),
             # With abort() faulthandler shows where Python was.
             "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
             "UBSAN_OPTIONS": "print_stacktrace=1",
-            "PYTHONPATH": str(folder),
-            "PYTHONFAULTHANDLER": "1",
         }
-        test = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(arguments or ALL_TESTS)]
-        return subprocess.run(test, cwd=folder, env=environment, check=False).returncode
+        return run_pytest(folder, arguments or ALL_TESTS, environment)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Echo, Recorder, connect, receive_all, receive_exactly, serving
+from helpers import PATIENCE, Echo, Recorder, connect, receive_all, receive_exactly, serving
 
 from gevffi import (
     Address,
@@ -19,6 +21,7 @@ from gevffi import (
     LeastConnections,
     RoundRobin,
     Server,
+    SourceHash,
 )
 
 
@@ -133,12 +136,33 @@ class Broken(Balance):
         return result  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("result", [LookupError("no loop"), None, "loop-0"], ids=repr)
+class Equal:
+    """Claims to be any loop."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("function", [False, True], ids=["Balance", "callable"])
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        (LookupError("no loop"), "no loop"),
+        (None, "balance must return one of the server's loops, not None"),
+        ("loop-0", "balance must return one of the server's loops, not 'loop-0'"),
+        (Equal(), "balance must return one of the server's loops, not <"),
+    ],
+    ids=["raises", "None", "name", "equal"],
+)
 def test_a_strategy_that_fails_costs_that_connection_only(
-    result: Any, caplog: pytest.LogCaptureFixture
+    result: Any, told: str, function: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler = Echo()
-    with serving(handler, loops=2, balance=Broken(result)) as server:
+    broken = Broken(result)
+    with serving(handler, loops=2, balance=broken.select if function else broken) as server:
         with connect(server) as lost:
             assert receive_all(lost) == b""
         with connect(server) as sock:
@@ -146,6 +170,84 @@ def test_a_strategy_that_fails_costs_that_connection_only(
             assert receive_exactly(sock, 1) == b"x"
         assert server.connection_count <= 1
     assert [record.name for record in caplog.records] == ["gevffi"]
+    assert told in caplog.text
+
+
+@pytest.mark.parametrize("wrong", [RoundRobin, 5, "RoundRobin", object()], ids=repr)
+def test_what_is_no_strategy_is_refused_at_once(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="balance must be") as caught:
+        Server(Echo(), "127.0.0.1:0", loops=2, balance=wrong)
+    assert repr(wrong) in str(caught.value)
+
+
+def test_any_callable_is_a_strategy() -> None:
+    handler = Recorder()
+    asked: list[tuple[Sequence[EventLoop], Address]] = []
+
+    def last(loops: Sequence[EventLoop], peer: Address) -> EventLoop:
+        asked.append((loops, peer))
+        return loops[-1]
+
+    with serving(handler, loops=3, balance=last) as server, opened(server, handler, 5) as conns:
+        assert names(conns) == ["loop-2"] * 5
+        assert asked == [(server.loops, conn.peer_address) for conn in conns]
+
+
+# ---- by source ----------------------------------------------------------------------------------
+
+
+def loop_of(server: Server, handler: Recorder, source: str) -> str:
+    """The loop that a new connection from `source` comes to."""
+    host, port = server.address
+    assert port is not None
+    with socket.create_connection((host, port), PATIENCE, (source, 0)):
+        name = handler.until("connect").conn.loop.name
+    handler.until("close")
+    return name
+
+
+def test_source_hash_brings_a_peer_to_the_same_loop_again() -> None:
+    handler = Recorder()
+    peers = [f"127.0.0.{number}" for number in range(1, 33)]
+    found: list[list[str]] = []
+    for _ in range(2):  # also when it starts anew
+        with serving(handler, loops=3, balance=SourceHash()) as server:
+            found += [[loop_of(server, handler, peer) for peer in peers] for _ in range(3)]
+    assert all(again == found[0] for again in found)
+    spread = Counter(found[0])
+    assert len(spread) == 3
+    assert min(spread.values()) > 3  # of 32; the hash is no matter of chance
+
+
+def test_source_hash_is_the_same_in_every_process_and_knows_no_port() -> None:
+    loops: Any = range(4)
+    wanted: dict[str, Any] = {"192.0.2.1": 3, "192.0.2.2": 1, "2001:db8::1": 2, "/s": 0}
+    for host, number in wanted.items():
+        for port in (1, 65535):
+            assert SourceHash().select(loops, Address(host, port)) == number
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_source_hash_and_unix_peers(named: bool, tmp_path: Path) -> None:
+    """Those without a name come one loop after the other; a name is as good as an IP address."""
+    handler = Recorder()
+    with (
+        serving(handler, f"unix:{tmp_path}/s", loops=3, balance=SourceHash()) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        found = []
+        for _ in range(6):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            if named:
+                sock.bind(str(tmp_path / "client"))
+            sock.connect(server.address.host)
+            found.append(handler.until("connect").conn.loop.name)
+            if named:
+                (tmp_path / "client").unlink()
+    assert found == [found[0]] * 6 if named else ["loop-0", "loop-1", "loop-2"] * 2
+
+
+# ---- by the kernel ------------------------------------------------------------------------------
 
 
 def test_reuse_port_has_each_loop_listen_on_the_same_port() -> None:

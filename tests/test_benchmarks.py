@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import chart, idle, process, registry, report, run, terminal
-from benchmarks.cases import CASES, IDLE, Case
+from benchmarks.cases import CASES, IDLE_CASES, Case
 from benchmarks.samples import IdleSample, Sample
 from benchmarks.summary import Spread, shortfalls, summarise, summarise_idle
 
@@ -23,6 +23,16 @@ def test_a_peer_that_is_not_there_says_why() -> None:
     absent = registry.Peer("none", "", (), requires="no_such_module").absent()
     assert absent == "ModuleNotFoundError: No module named 'no_such_module'"
     assert registry.PEERS["asyncio"].absent() is None
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+def test_a_case_names_peers_that_there_are(case: Case) -> None:
+    assert set(case.peers) <= set(registry.PEERS)
+    assert set(case.targets) <= set(case.peers) - {case.subject}
+
+
+def test_a_broadcast_is_told_from_an_echo() -> None:
+    assert CASES["broadcast-500x128B"].about == "each 128 B to 500 connections, depth 1"
 
 
 def test_rounds_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +53,7 @@ def test_rounds_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_idle_connections_are_weighed() -> None:
     cores = process.Cores.available()
-    found = idle.measure_idle(IDLE, "asyncio", 200, 0.05, cores)
+    found = idle.measure_idle(IDLE_CASES["idle"], "asyncio", 200, 0.05, cores)
     assert found.connections == 200
     assert 200 < found.bytes_per_connection < 20_000
     assert found.seconds >= 0.05
@@ -71,8 +81,9 @@ def made_up() -> report.Results:
         *(sample(name, "c-epoll", n, 100_000, 0.4) for n in range(2)),
     ]
     idle_samples = [
-        IdleSample("gevffi", 1000, 500_000, 0.0, 2.0),
-        IdleSample("uvloop", 1000, 900_000, 0.5, 2.0),
+        IdleSample("idle", "gevffi", 1000, 500_000, 0.0, 2.0),
+        IdleSample("idle", "uvloop", 1000, 900_000, 0.5, 2.0),
+        IdleSample("ws-idle", "picows", 1000, 28_000_000, 0.0, 2.0),
     ]
     machine: dict[str, object] = {"cpu": "CPU", "cores": 2, "kernel": "Linux", "python": "CPython"}
     options: dict[str, object] = {"rounds": 3, "seconds": 1.0}
@@ -118,22 +129,24 @@ def test_two_cores_are_compared_by_rate() -> None:
 
 
 def test_an_idle_server_must_be_small_and_quiet() -> None:
+    case = IDLE_CASES["idle"]
+
     def met(memory: int, cpu: float) -> bool | None:
-        (line,) = summarise_idle(IDLE, [IdleSample("gevffi", 1000, memory, cpu, 2.0)])
+        (line,) = summarise_idle(case, [IdleSample("idle", "gevffi", 1000, memory, cpu, 2.0)])
         return line.met
 
     assert met(640_000, 0.0) is True
     assert met(641_000, 0.0) is False
     assert met(640_000, 0.1) is False
-    (other,) = summarise_idle(IDLE, [IdleSample("uvloop", 1, 10**6, 2.0, 2.0)])
+    (other,) = summarise_idle(case, [IdleSample("idle", "uvloop", 1, 10**6, 2.0, 2.0)])
     assert other.met is None
 
 
 def test_what_falls_short_is_said() -> None:
     results = made_up()
     assert results.shortfalls() == ["100x64B: 0.800x of c-epoll, target 0.97x"]
-    busy = summarise_idle(IDLE, [IdleSample("gevffi", 1000, 1_000_000, 1.0, 2.0)])
-    assert shortfalls([], busy, IDLE) == [
+    sample = IdleSample("idle", "gevffi", 1000, 1_000_000, 1.0, 2.0)
+    assert shortfalls([], summarise_idle(IDLE_CASES["idle"], [sample])) == [
         "idle: 1000 bytes a connection (at most 640), 50.00% of a core (at most 0.1%)"
     ]
 
@@ -154,14 +167,16 @@ def test_the_report_is_written(tmp_path: Path) -> None:
     assert [(row["case"], row["peer"]) for row in rows] == [
         *(("100x64B", peer) for peer in ("gevffi", "c-epoll", "uvloop")),
         *(("idle", peer) for peer in ("gevffi", "uvloop")),
+        ("ws-idle", "picows"),
     ]
     assert float(rows[2]["ratio_median"]) == pytest.approx(1.2)
     assert rows[3]["idle_bytes_per_connection"] == "500.0"
-    assert (rows[3]["met"], rows[4]["met"]) == ("True", "")
+    assert [row["met"] for row in rows[3:]] == ["True", "", ""]
 
     table = (folder / "table.md").read_text()
     assert "| uvloop Protocol | 10.00 (6.00-12.00) |" in table
     assert "**1.20x** (1.20-2.00) | 1.15x met |" in table
+    assert "| picows on uvloop | 1,000 | 28,000 | 0.00% |" in table.split("**ws-idle**")[1]
     assert "* short of target: 100x64B: 0.800x of c-epoll" in table
     assert "* not measured: asyncio (no [such] module)" in table
     widths = {line.count("|") for line in table.split("**idle**")[0].splitlines() if "|" in line}
@@ -198,8 +213,15 @@ def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_run_from_end_to_end(tmp_path: Path) -> None:
-    chosen = ("--case", "10x16KiB", "--peer", "c-epoll", "asyncio")
+@pytest.mark.parametrize(
+    ("case", "peers"),
+    [
+        ("10x16KiB", ["c-epoll", "asyncio"]),
+        ("broadcast-500x128B", ["c-epoll-broadcast", "gevffi-broadcast"]),
+    ],
+)
+def test_a_run_from_end_to_end(case: str, peers: list[str], tmp_path: Path) -> None:
+    chosen = ("--case", case, "--peer", *peers)
     result = benchmarks("--quick", "--rounds=1", *chosen, "--seconds=0.1", f"--output={tmp_path}")
     assert result.returncode == 0, result.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == [
@@ -208,10 +230,8 @@ def test_a_run_from_end_to_end(tmp_path: Path) -> None:
         "results.json",
         "table.md",
     ]
-    assert {s["peer"] for s in json.loads((tmp_path / "results.json").read_text())["samples"]} == {
-        "c-epoll",
-        "asyncio",
-    }
+    samples = json.loads((tmp_path / "results.json").read_text())["samples"]
+    assert {(s["case"], s["peer"]) for s in samples} == {(case, peer) for peer in peers}
 
 
 def test_a_run_with_nothing_to_do_fails(tmp_path: Path) -> None:

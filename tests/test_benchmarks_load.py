@@ -11,11 +11,13 @@ import contextlib
 import json
 import os
 import re
+import socket
 import socketserver
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,17 +82,61 @@ class TinyConnection(socketserver.BaseRequestHandler):
                 position += len(data)
 
 
+class Hub(socketserver.ThreadingTCPServer):
+    """A server in this process that sends what it reads to everybody; `reply` makes what the
+    connection number `n` gets of it, in the order of connecting."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, reply: Callable[[bytes, int], bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), HubConnection)
+        self.reply = reply
+        self.received = 0
+        self.everybody: list[socket.socket] = []
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        self.everybody.append(request)
+        return True
+
+
+class HubConnection(socketserver.BaseRequestHandler):
+    """One connection of it."""
+
+    server: Hub
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):  # somebody has left
+            while data := self.request.recv(65536):
+                self.server.received += len(data)
+                for number, sock in enumerate(self.server.everybody):
+                    sock.sendall(self.server.reply(data, number))
+
+
 @contextlib.contextmanager
 def tiny_server(reply: Reply) -> Iterator[TinyServer]:
     """Serve while the block runs."""
-    with TinyServer(reply) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with TinyServer(reply) as server, running(server):
+        yield server
+
+
+@contextlib.contextmanager
+def hub(reply: Callable[[bytes, int], bytes]) -> Iterator[Hub]:
+    """The same for a hub."""
+    with Hub(reply) as server, running(server):
+        yield server
+
+
+@contextlib.contextmanager
+def running(server: socketserver.TCPServer) -> Iterator[None]:
+    """Serve in a thread while the block runs."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 def load(program: Path, port: int, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -119,6 +165,50 @@ def test_every_message_is_accounted_for(
     assert 0 < found["p50_us"] <= found["p99_us"] <= found["p999_us"]
     assert found["window_seconds"] >= 0.1
     assert found["server_cpu_seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("connections", "size", "depth"), [(20, 128, 1), (1, 1, 1), (3, 7, 4), (3, 200_000, 2)]
+)
+def test_every_broadcast_message_is_accounted_for(
+    programs: dict[str, Path], connections: int, size: int, depth: int
+) -> None:
+    with hub(lambda data, _: data) as server:
+        shape = ("-c", str(connections), "-m", str(size), "-d", str(depth), "-b")
+        result = load(
+            programs["echoload"], server.server_address[1], *shape, "-t", "0.1", "-w", "0"
+        )
+        assert result.stderr == ""
+        found = json.loads(result.stdout)
+    assert len(server.everybody) == connections
+    assert server.received * connections == found["all_messages"] * size
+    assert 0 < found["messages"] <= found["all_messages"] - 2 * connections
+    assert 0 < found["p50_us"] <= found["max_us"] * 1.01
+
+
+@pytest.mark.parametrize(
+    ("reply", "complaint"),
+    [
+        pytest.param(
+            lambda data, number: flip(data, 0, 99) if number == 2 else data,
+            "connection 2: message 0 .* byte 99 of 100",
+            id="a-byte",
+        ),
+        pytest.param(
+            lambda data, number: data + b"x" if number == 1 else data,
+            "connection 1: more came back",
+            id="a-byte-too-many",
+        ),
+    ],
+)
+def test_a_broadcast_gone_wrong_on_one_connection_is_caught(
+    programs: dict[str, Path], reply: Callable[[bytes, int], bytes], complaint: str
+) -> None:
+    with hub(reply) as server:
+        shape = ("-c", "4", "-m", "100", "-d", "1", "-b")
+        result = load(programs["echoload"], server.server_address[1], *shape, "-t", "20", "-w", "0")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.search(complaint, result.stderr)
 
 
 def test_framed_messages_carry_their_length(programs: dict[str, Path]) -> None:
@@ -230,16 +320,26 @@ def test_quantiles_are_within_a_percent(histogram: Path, values: list[int]) -> N
     assert [float(word) for word in result.stdout.split()] == pytest.approx(exact, rel=0.008)
 
 
-@pytest.mark.parametrize("peer", ["c-epoll", "asyncio", "socketserver"])
-def test_a_peer_echoes_under_load(
-    peer: str, programs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("peer", "broadcast"),
+    [
+        ("c-epoll", False),
+        ("asyncio", False),
+        ("socketserver", False),
+        ("gevffi-broadcast", True),
+        ("c-epoll-broadcast", True),
+        ("asyncio-broadcast", True),
+    ],
+)
+def test_a_peer_answers_under_load(
+    peer: str, broadcast: bool, programs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Larger than a socket's buffers, so that the server has to keep what it could not send.
     monkeypatch.setattr(run, "program", programs.__getitem__)
-    case = Case("big", 2, 1_000_000, 4)
+    case = Case("big", 3, 1_000_000, 4, broadcast=broadcast)
     command = registry.PEERS[peer].command
-    if peer == "c-epoll":
-        command = (str(programs["c_epoll_echo"]),)
+    if peer.startswith("c-epoll"):  # the one with sanitizers
+        command = (str(programs[Path(command[0]).name]),)
     with process.serving(peer, command, CORES) as server:
         line = run.drive(server, case, 0.1, 0.05, CORES)
     sample = Sample.from_load(case.name, peer, 0, line)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,6 +132,26 @@ def test_several_loops(more: list[str]) -> None:
         assert (process.returncode, out, errors) == (0, "", "")
 
 
+def test_metrics_are_where_it_says() -> None:
+    with echo("--metrics-address", "127.0.0.1:0") as (process, address):
+        assert process.stdout is not None
+        *words, url = process.stdout.readline().split()
+        assert words == ["metrics", "at"]
+        with socket.create_connection(address, PATIENCE) as sock:
+            sock.sendall(b"hello")
+            assert receive_exactly(sock, 5) == b"hello"
+            curl = shutil.which("curl")
+            if curl:
+                command = [curl, "--silent", "--show-error", "--fail", url]
+                text = subprocess.check_output(command, text=True, timeout=PATIENCE)
+            else:
+                text = urllib.request.urlopen(url, timeout=PATIENCE).read().decode()
+        assert 'gevffi_bytes_received_total{loop="loop-0"} 5.0\n' in text
+        process.send_signal(signal.SIGTERM)
+        out, errors = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, out, errors) == (0, "", "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -140,6 +161,8 @@ def test_several_loops(more: list[str]) -> None:
         (["--address", "unix:/no/such/directory/s"], "unix:/no/such/directory/s"),
         (["--loops", "0"], "loops"),
         (["--idle-time", "-1"], "idle_time"),
+        (["--metrics-address", "9091"], "metrics_address"),
+        (["--address", "127.0.0.1:0", "--metrics-address", "192.0.2.1:0"], "192.0.2.1:0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -166,7 +189,8 @@ def test_a_busy_port_is_said_in_one_line() -> None:
 def test_the_command_line_explains_itself() -> None:
     done = run("echo", "--help")
     assert done.returncode == 0
-    for option in ("--address", "--loops", "--reuse-port", "--idle-time", "--protocol"):
+    options = ("--address", "--loops", "--reuse-port", "--idle-time", "--protocol")
+    for option in (*options, "--metrics-address"):
         assert option in done.stdout
     assert "127.0.0.1:1833" in done.stdout
     assert run().returncode == 2

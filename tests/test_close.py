@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from helpers import (
 )
 
 from gevffi import CloseReason, Connection
+from gevffi.sys.memory import Pool
 
 # ---- closing ------------------------------------------------------------------------------------
 
@@ -98,6 +100,82 @@ def test_an_idle_time_below_a_millisecond_is_not_never() -> None:
     handler = Recorder()
     with serving(handler, idle_time=0.0001) as server, connect(server):
         assert handler.until("close").value is CloseReason.IDLE
+
+
+# ---- the first byte -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"loops": 2, "idle_time": 1000}], ids=str)
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+def test_those_who_never_speak_are_closed_and_those_who_did_are_not(
+    unix: bool, options: dict[str, Any], tmp_path: Path
+) -> None:
+    handler = Echo()
+    address = f"unix:{tmp_path}/s" if unix else "127.0.0.1:0"
+    with (
+        serving(handler, address, first_byte_timeout=1, **options) as server,
+        connect(server) as speaks,
+    ):
+        speaks.sendall(b"x")
+        assert receive_exactly(speaks, 1) == b"x"
+        speaker = handler.until("message").conn
+        with connect(server) as silent:
+            assert receive_all(silent) == b""
+        closed = handler.until("close")
+        assert closed.value is CloseReason.TIMEOUT
+        assert closed.conn is not speaker
+        speaks.sendall(b"y")  # its own time was over before
+        assert receive_exactly(speaks, 1) == b"y"
+        speaks.close()
+        assert handler.until("close").value is CloseReason.EOF
+
+
+def test_a_greeting_is_no_answer() -> None:
+    class Greets(Recorder):
+        def on_connect(self, conn: Connection) -> None:
+            super().on_connect(conn)
+            conn.send(b"hello?")
+
+    handler = Greets()
+    with serving(handler, first_byte_timeout=0.05) as server, connect(server) as sock:
+        assert receive_all(sock) == b"hello?"
+        assert handler.until("close").value is CloseReason.TIMEOUT
+
+
+def test_a_first_byte_timeout_below_a_millisecond_is_not_never() -> None:
+    handler = Recorder()
+    with serving(handler, first_byte_timeout=0.0001) as server, connect(server):
+        assert handler.until("close").value is CloseReason.TIMEOUT
+
+
+def test_a_half_open_peer_that_said_nothing_is_kept_for_the_handler() -> None:
+    handler = Recorder(half_open=True)
+    with serving(handler, first_byte_timeout=0.5) as server, connect(server) as sock:
+        handler.next("connect")
+        sock.shutdown(socket.SHUT_WR)
+        conn = handler.next("eof").conn
+        with connect(server) as late:  # its time is over after that of the first
+            assert receive_all(late) == b""
+            assert handler.until("close").conn is not conn
+        conn.send(b"still here")
+        conn.close()
+        assert receive_all(sock) == b"still here"
+        assert handler.until("close").value is CloseReason.LOCAL
+
+
+# ---- no memory ----------------------------------------------------------------------------------
+
+
+def test_output_that_there_is_no_memory_for_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(max_bytes=1 << 20)
+    monkeypatch.setattr("gevffi.loop.default_pool", lambda: pool)
+    handler = Recorder()
+    with serving(handler, arena_size=128 << 10) as server, connect(server), connect(server) as sock:
+        conn, other = handler.next("connect").conn, handler.next("connect").conn
+        conn.send(bytes(15 << 20))
+        assert handler.next("close")[:3] == ("close", conn, CloseReason.NO_MEMORY)
+        other.send(b"goes on")
+        assert receive_exactly(sock, 7) == b"goes on"
 
 
 # ---- half-close ---------------------------------------------------------------------------------

@@ -17,10 +17,12 @@ GIB = 1 << 30
 RANGES: dict[str, tuple[float, float, tuple[float, ...]]] = {
     "loops": (1, 1024, (0, -1, 1025)),
     "backlog": (1, (1 << 31) - 1, (0, -5, 1 << 31)),
+    "max_connections": (0, (1 << 31) - 1, (-1, 1 << 31)),
     "keepalive": (0, 32767, (-1, 32768, math.nan)),
     "keepalive_interval": (1, 32767, (0, 0.5, 32768, math.inf)),
     "keepalive_count": (1, 127, (0, 128)),
     "idle_time": (0, 1e9, (-0.1, 2e9, math.nan, math.inf)),
+    "first_byte_timeout": (0, 1e9, (-0.1, 2e9, math.nan, math.inf)),
     "close_timeout": (0, 1e6, (-1, 2e6, math.nan, math.inf)),
     "write_high_water": (1, 16 * KIB * KIB, (0, -1, 16 * KIB * KIB + 1)),
     "write_limit": (64 * KIB, GIB, (0, -1, GIB + 1)),
@@ -31,7 +33,7 @@ RANGES: dict[str, tuple[float, float, tuple[float, ...]]] = {
     "max_leases": (0, 65536, (-1, 65537)),
 }
 FLAGS = ("reuse_port", "tcp_nodelay")
-FLOATS = ("keepalive", "keepalive_interval", "idle_time", "close_timeout")
+FLOATS = ("keepalive", "keepalive_interval", "idle_time", "first_byte_timeout", "close_timeout")
 
 WRONG_VALUES = [(name, value) for name, (_, _, wrong) in RANGES.items() for value in wrong]
 WRONG_TYPES: list[tuple[str, Any]] = [
@@ -106,6 +108,7 @@ def test_the_documented_defaults() -> None:
     options = Options()
     assert (options.loops, options.reuse_port, options.tcp_nodelay) == (1, False, True)
     assert (options.keepalive, options.idle_time, options.close_timeout) == (0, 0, 5)
+    assert (options.max_connections, options.first_byte_timeout) == (0, 0)
     assert options.write_high_water == 64 * KIB
     assert options.write_limit == 16 * KIB * KIB
     assert options.read_budget == 256 * KIB

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gevffi import Address, Handler, Server, parse_address
 
@@ -61,6 +63,21 @@ def test_an_address_reads_as_it_was_written(text: str) -> None:
         "[::1:80",
         "::1]:80",
         "tcp://localhost:80",
+        "[]:80",
+        "[localhost]:80",
+        "[127.0.0.1]:80",
+        " x y:80",
+        "x y:80",
+        " localhost:80",
+        "localhost :80",
+        " :80",
+        "local\thost:80",
+        "localhost\n:80",
+        "local\0host:80",
+        "[::1 ]:80",
+        "local\u00a0host:80",
+        (" localhost", 80),
+        ("local\0host", 80),
         "unix:",
         "unix:/run/a\0b",
         ("localhost",),
@@ -87,3 +104,13 @@ def test_a_wrong_address_is_refused_and_shown(wrong: Any) -> None:
     assert repr(wrong) in str(caught.value)
     with pytest.raises(ValueError, match="address must be"):
         Server(Handler(), wrong)
+
+
+@given(st.one_of(st.text(), st.text(alphabet="[]:%a1 .\t@/", max_size=12).map("{}:80".format)))
+def test_whatever_it_takes_reads_back_the_same(text: str) -> None:
+    try:
+        address = parse_address(text)
+    except ValueError:
+        return
+    assert parse_address(str(address)) == address
+    assert parse_address(tuple(address)) == address  # type: ignore[arg-type]

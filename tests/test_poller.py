@@ -1,6 +1,6 @@
 """Poller: readiness by token, wakes from other threads, and tokens that outlive their descriptor.
 
-Signals are in test_sys_signals.py; the wake-up's interleavings, one by one, in c/test_poller.c.
+Signals are in test_sys_signals.py; the wake-up's interleavings, one by one, in c/poller.h.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import errno
 import gc
 import os
 import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,11 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import LIBKQUEUE, settle
 
-from gevffi.sys import ERROR, HANGUP, READ, WRITE, Poller, eventfd, eventfd_read
+from gevffi import sys as gsys
+from gevffi.sys import ERROR, HANGUP, POLLER, READ, WRITE, Poller
 
 PATIENCE = 20  # seconds until a thread that should have ended counts as stuck
 Pair = tuple[socket.socket, socket.socket]
+epoll_only = pytest.mark.skipif(
+    POLLER != "epoll", reason="a kqueue forgets a descriptor that is closed, duplicates or not"
+)
+close_is_known = pytest.mark.skipif(
+    LIBKQUEUE, reason="libkqueue does not learn that a descriptor was closed before its removal"
+)
 
 
 @pytest.fixture
@@ -54,6 +63,7 @@ class Background:
 
 def open_descriptors() -> dict[int, str]:
     """Every open descriptor of this process with what it is."""
+    settle()
     found = {}
     for entry in list(Path("/proc/self/fd").iterdir()):
         if entry.is_symlink():  # the one that lists them is gone again
@@ -110,7 +120,9 @@ def test_errors_are_reported_without_any_interest(poller: Poller) -> None:
     reader, writer = os.pipe()
     token = poller.add(writer, 0)
     os.close(reader)
-    assert poller.wait(10) == [(token, ERROR)]
+    [(told, ready)] = poller.wait(10)
+    assert told == token
+    assert ready in (ERROR, HANGUP)  # epoll says the one, kqueues say the one or the other
     poller.remove(token)
     os.close(writer)
 
@@ -158,6 +170,7 @@ def reuse_number(fd: int) -> tuple[int, int]:
     return fd, writer
 
 
+@close_is_known
 def test_a_duplicate_that_lives_on_reports_nothing_under_the_new_token(poller: Poller) -> None:
     """Closing a duplicated descriptor leaves its registration; its events are nobody's."""
     fd, old_writer = os.pipe()
@@ -168,7 +181,7 @@ def test_a_duplicate_that_lives_on_reports_nothing_under_the_new_token(poller: P
     assert token != old_token
 
     os.write(old_writer, b"old")
-    assert poller.wait(10) == []
+    assert poller.wait(0) == []
     os.write(writer, b"new")
     assert {event for _ in range(3) for event in poller.wait(10)} == {(token, READ)}
 
@@ -177,6 +190,7 @@ def test_a_duplicate_that_lives_on_reports_nothing_under_the_new_token(poller: P
         os.close(end)
 
 
+@epoll_only
 def test_a_duplicate_that_lives_on_is_silent_once_removed(poller: Poller) -> None:
     fd, writer = os.pipe()
     token = poller.add(fd, READ)
@@ -191,6 +205,7 @@ def test_a_duplicate_that_lives_on_is_silent_once_removed(poller: Poller) -> Non
         os.close(end)
 
 
+@close_is_known
 def test_an_old_token_does_not_touch_the_new_owner_of_the_number(poller: Poller) -> None:
     fd, old_writer = os.pipe()
     old_token = poller.add(fd, READ)
@@ -233,8 +248,9 @@ def test_a_thousand_wakes_of_a_busy_poller_write_nothing() -> None:
     with poller:
         for _ in range(1000):
             poller.wake()
-        with pytest.raises(BlockingIOError):
-            eventfd_read(opened["anon_inode:[eventfd]"])
+        if sys.platform == "linux":  # libkqueue, too, ends a wait by an eventfd
+            with pytest.raises(BlockingIOError):
+                gsys.eventfd_read(opened["anon_inode:[eventfd]"])
         assert Background(poller.wait).join() == []
 
 
@@ -271,7 +287,9 @@ def test_no_wake_is_lost_under_a_storm_of_threads(poller: Poller) -> None:
 
 def test_its_descriptors_are_close_on_exec_and_closed() -> None:
     poller, opened = descriptors_of(Poller)
-    assert sorted(opened) == ["anon_inode:[eventfd]", "anon_inode:[eventpoll]"]
+    assert opened
+    if POLLER == "epoll":
+        assert sorted(opened) == ["anon_inode:[eventfd]", "anon_inode:[eventpoll]"]
     assert not any(os.get_inheritable(fd) for fd in opened.values())
     poller.close()
     poller.close()
@@ -358,12 +376,14 @@ def test_adding_what_is_not_open(poller: Poller) -> None:
 
 
 def test_pollers_share_a_descriptor_but_no_events(poller: Poller) -> None:
-    fd = eventfd(1)
+    reader, writer = os.pipe()
+    os.write(writer, b"x")
     with Poller() as other:
-        token = poller.add(fd, READ)
+        token = poller.add(reader, READ)
         assert other.wait(0) == []
-        other_token = other.add(fd, READ)
+        other_token = other.add(reader, READ)
         poller.remove(token)
         assert poller.wait(0) == []
         assert other.wait(10) == [(other_token, READ)]
-    os.close(fd)
+    os.close(reader)
+    os.close(writer)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import logging
+import queue
 import socket
 import threading
 from collections import Counter
@@ -20,6 +22,7 @@ from helpers import (
     Echo,
     Recorder,
     connect,
+    descriptors,
     receive_all,
     receive_exactly,
     serving,
@@ -137,7 +140,7 @@ def test_stop_from_a_callback_does_not_wait_for_itself(loops: int) -> None:
 
 def test_stop_sends_what_waits() -> None:
     handler = Recorder()
-    big = bytes(range(256)) * 16_000
+    big = bytes(range(256)) * 32_000  # more than the kernel ever takes at once
     with serving(handler) as server, connect(server) as sock:
         handler.next("connect").conn.send(big)
         handler.next("high_water")
@@ -261,3 +264,44 @@ def test_a_server_that_drains_refuses_new_clients() -> None:
                 told = client.connect_ex(address)
         assert len(receive_all(slow)) == 24 << 20
         stopping.join()
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_thread_that_cannot_be_had_leaves_nothing_open(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def fails(thread: threading.Thread) -> None:
+        if thread.name == f"gevffi-loop-{number}":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    server = Server(Echo(), "127.0.0.1:0", loops=3)
+    gc.collect()
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fails)
+        with pytest.raises(RuntimeError, match="new thread"), server.running():
+            pass
+    assert not server.loops
+    gc.collect()
+    assert descriptors() == before
+    with server.running(), connect(server) as sock:
+        sock.sendall(b"x")
+        assert receive_exactly(sock, 1) == b"x"
+
+
+def test_the_first_loop_runs_in_the_thread_of_start() -> None:
+    handler = Recorder()
+    server = Server(handler, "127.0.0.1:0", loops=2)
+    threads: queue.Queue[str] = queue.Queue()
+    server.run_after(0, lambda: threads.put(threading.current_thread().name))
+    starter = Background(server.start)
+    assert threads.get(timeout=PATIENCE) == starter.thread.name
+    with connect(server), connect(server):
+        found = {handler.next("connect").thread for _ in range(2)}
+        assert starter.thread.ident in found
+        assert len(found) == 2
+        server.stop()
+    starter.join()

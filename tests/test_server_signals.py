@@ -111,8 +111,9 @@ def test_a_signal_as_soon_as_it_listens(number: signal.Signals) -> None:
 
 
 @SIGNALS
-def test_a_signal_lets_a_slow_peer_have_the_rest(number: signal.Signals) -> None:
-    with process() as server, server.connect() as sock:
+@pytest.mark.parametrize("loops", [1, 3])
+def test_a_signal_lets_a_slow_peer_have_the_rest(number: signal.Signals, loops: int) -> None:
+    with process(loops) as server, server.connect() as sock:
         assert server.line() == "connect"
         sock.sendall(b"flood")
         assert server.line() == "high_water"
@@ -136,6 +137,23 @@ def test_a_second_signal_aborts(number: signal.Signals) -> None:
         server.popen.send_signal(number)
         assert server.line() == "close SHUTDOWN"
         assert server.end() == (0, "end", "")
+
+
+@SIGNALS
+def test_a_second_signal_aborts_also_on_the_other_loops(number: signal.Signals) -> None:
+    """The loop of the main thread has ended long before; what waits then is no loop."""
+    with process(loops=2) as server, server.connect() as quiet:
+        assert server.line() == "connect"
+        with socket.create_connection(quiet.getpeername(), PATIENCE) as slow:  # on the second loop
+            assert server.line() == "connect"
+            slow.sendall(b"flood")
+            assert server.line() == "high_water"
+            server.popen.send_signal(signal.SIGINT)
+            assert receive_all(quiet) == b""
+            assert server.line() == "close SHUTDOWN"
+            server.popen.send_signal(number)
+            assert server.line() == "close SHUTDOWN"
+            assert server.end() == (0, "end", "")
 
 
 def test_many_signals_at_once_do_no_harm() -> None:

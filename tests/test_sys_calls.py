@@ -42,16 +42,14 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def receive(fd: int, size: int) -> bytes:
-    """Read exactly `size` bytes from a descriptor, waiting on epoll when there are none yet."""
+    """Read exactly `size` bytes from a descriptor, waiting when there are none yet."""
     data = bytearray()
-    epfd = gsys.epoll_create()
-    try:
-        gsys.epoll_ctl(epfd, gsys.EPOLL_CTL_ADD, fd, gsys.EPOLLIN)
+    with gsys.Poller() as poller:
+        token = poller.add(fd, gsys.READ)
         while len(data) < size:
-            assert gsys.epoll_wait(epfd, timeout=10), f"{len(data)} of {size} bytes came"
+            assert poller.wait(10), f"{len(data)} of {size} bytes came"
             data += os.read(fd, size - len(data))
-    finally:
-        os.close(epfd)
+        poller.remove(token)
     return bytes(data)
 
 
@@ -82,9 +80,10 @@ def test_more_pieces_than_the_kernel_takes_at_once(
     assert gsys.writev(left.fileno(), pieces) == 2 * count
     receive_into = [bytearray(2) for _ in range(count)]
     with gsys.Poller() as poller:
-        poller.add(right.fileno(), gsys.READ)
+        token = poller.add(right.fileno(), gsys.READ)
         while right.recv(2 * count, socket.MSG_PEEK) != b"".join(pieces):
             assert poller.wait(10)
+        poller.remove(token)
     assert gsys.readv(right.fileno(), receive_into) == 2 * count
     assert receive_into == pieces
 
@@ -202,7 +201,9 @@ FAILING: dict[str, Callable[[], object]] = {
 }
 
 
-@pytest.mark.parametrize("name", FAILING)
+@pytest.mark.parametrize(
+    "name", [name for name in FAILING if hasattr(gsys, name.partition(":")[0])]
+)
 def test_a_bad_descriptor_names_the_call(name: str) -> None:
     with pytest.raises(OSError, match=rf"{name.partition(':')[0]}: Bad file descriptor") as caught:
         FAILING[name]()

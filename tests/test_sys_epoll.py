@@ -11,6 +11,9 @@ import pytest
 
 from gevffi import sys as gsys
 
+if not hasattr(gsys, "epoll_create"):
+    pytest.skip("this system has no epoll", allow_module_level=True)
+
 
 @pytest.fixture
 def epfd() -> Iterator[int]:

@@ -117,12 +117,24 @@ class Blocked:
         self.unblock = lambda: gsys.eventfd_write(fd)
         self.result = [(77, gsys.EPOLLIN)]
 
+    def kevent(self) -> None:
+        """The change is made once: a second EV_DELETE would fail."""
+        kq = gsys.kqueue()
+        self.fds = [kq]
+        filters = [gsys.Kevent(ident, gsys.EVFILT_USER) for ident in (1, 2)]
+        gsys.kevent(kq, filters)
+        gone = gsys.Kevent(1, gsys.EVFILT_USER, gsys.EV_DELETE)
+        trigger = gsys.Kevent(2, gsys.EVFILT_USER, 0, gsys.NOTE_TRIGGER)
+        self.call = lambda: [found.ident for found in gsys.kevent(kq, [gone], 2)]
+        self.unblock = lambda: gsys.kevent(kq, [trigger])
+        self.result = [2]
+
     def poller_wait(self) -> None:
-        poller, fd = gsys.Poller(), gsys.eventfd()
-        self.fds = [fd]
-        token = poller.add(fd, gsys.READ)
+        poller = gsys.Poller()
+        self.fds = reader, writer = [*os.pipe()]
+        token = poller.add(reader, gsys.READ)
         self.call = poller.wait
-        self.unblock = lambda: gsys.eventfd_write(fd)
+        self.unblock = lambda: os.write(writer, b"x")
         self.result = [(token, gsys.READ)]
 
     def close(self) -> None:
@@ -133,12 +145,9 @@ class Blocked:
 
 
 BLOCKING = [
-    "readv",
-    "writev",
-    "eventfd_read",
-    "eventfd_write",
-    "accept4",
-    "epoll_wait",
+    *("readv", "writev", "accept4"),
+    *(name for name in ("eventfd_read", "eventfd_write") if hasattr(gsys, name)),
+    *(name for name in ("epoll_wait", "kevent") if hasattr(gsys, name)),
     "poller_wait",
 ]
 
@@ -194,7 +203,22 @@ def wait_in_poller(timeout: float) -> object:
         return poller.wait(timeout)
 
 
-@pytest.mark.parametrize("wait", [wait_in_epoll, wait_in_poller])
+def wait_in_kqueue(timeout: float) -> object:
+    kq = gsys.kqueue()
+    try:
+        return gsys.kevent(kq, max_events=1, timeout=timeout)
+    finally:
+        os.close(kq)
+
+
+WAITS = [
+    wait_in_poller,
+    *([wait_in_epoll] if hasattr(gsys, "epoll_wait") else []),
+    *([wait_in_kqueue] if hasattr(gsys, "kevent") else []),
+]
+
+
+@pytest.mark.parametrize("wait", WAITS)
 def test_a_time_out_is_not_begun_anew_after_a_signal(wait: Callable[[float], object]) -> None:
     """Signals come faster than the time-out; begun anew, it would never end."""
     signals: list[None] = []

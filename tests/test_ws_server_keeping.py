@@ -223,11 +223,12 @@ def test_broadcast(loops: int, message: str | bytes) -> None:
         conns = [handler.next("open")[0] for _ in socks]
         ws.broadcast(conns, message)
         conns[0].loop.call_soon_threadsafe(ws.broadcast, conns, message)
+        server.broadcast(message)
         payload = message.encode() if isinstance(message, str) else message
         first = b"\x81" if isinstance(message, str) else b"\x82"
         size = len(payload)
         length = bytes((size,)) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
-        expected = (first + length + payload) * 2
+        expected = (first + length + payload) * 3
         for sock in socks:
             assert receive_exactly(sock, len(expected)) == expected
 
@@ -246,7 +247,8 @@ def test_broadcast_passes_over_who_is_closing() -> None:
 
 
 def test_a_stopped_server_can_be_started_again_and_keeps_no_loop() -> None:
-    server = ws.Server(Recorder(), "127.0.0.1:0")
+    handler = Recorder()
+    server = ws.Server(handler, "127.0.0.1:0")
     for _ in range(2):
         with server.running():
             loop = weakref.ref(server.loops[0])
@@ -254,7 +256,6 @@ def test_a_stopped_server_can_be_started_again_and_keeps_no_loop() -> None:
                 sock.sendall(HELLO + CLOSE)
                 assert receive_all(sock) == HELLO_BACK + CLOSE_BACK
         del sock
-        handler = server._handler._handler  # type: ignore[attr-defined]
         handler.events.queue.clear()  # the connection, and its loop
         gc.collect()
         assert loop() is None

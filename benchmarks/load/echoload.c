@@ -1,5 +1,6 @@
 /*
- * echoload: a closed-loop load generator for TCP echo servers on this machine.
+ * echoload: a closed-loop load generator for TCP and WebSocket echo servers on this machine, and for
+ * servers that send what they read to all connections (-b).
  *
  * It opens CONNECTIONS connections to 127.0.0.1:PORT, keeps DEPTH messages of BYTES bytes in
  * flight on each, checks every byte that comes back, and prints one line of JSON. One thread, so
@@ -8,18 +9,23 @@
  * still compares servers.
  *
  *      options.c      what was asked for
- *      load.c         the loop, the window, the drain
+ *      load.c         the load of messages: connections, traffic, drain
  *      connection.c   one stream of messages
+ *      wire.c         a message with what goes around it
  *      pattern.c      the bytes of a message
+ *      handshakes.c   the other load: WebSockets that are opened and closed
+ *      upgrade.c      the opening handshake
+ *      window.c       what counts, and the clocks
  *      histogram.c    latencies
  *
  * Latency runs from just before the write that began a message to just after the read that
- * completed it.
+ * completed it, on each connection that gets it.
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "handshakes.h"
 #include "load.h"
 #include "options.h"
 
@@ -49,7 +55,7 @@ int main(int argc, char **argv)
         perror("calloc");
         return 1;
     }
-    failed = load_run(&options, window) < 0;
+    failed = (options.handshakes ? handshakes_run : load_run)(&options, window) < 0;
     if (!failed)
         print(window);
     free(window);

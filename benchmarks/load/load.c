@@ -24,6 +24,8 @@ struct load {
     struct shared shared;
     struct connection *connections;
     uint64_t *sent_at;   /* depth times for each connection */
+    uint32_t *arrived;   /* the same */
+    uint32_t audience;   /* connections on which each message comes back */
     bool flowing;        /* a message that comes back makes room for another */
     bool counting;       /* the window is open */
     unsigned unfinished; /* connections that have to get something back before a phase is over */
@@ -38,16 +40,17 @@ static void load_free(struct load *l)
         close(l->shared.epoll);
     free(l->connections);
     free(l->sent_at);
+    free(l->arrived);
     free(l->shared.out);
     free(l->shared.in);
-    pattern_free(&l->shared.pattern);
+    wire_free(&l->shared.wire);
 }
 
 static int load_init(struct load *l)
 {
     const struct options *o = l->options;
     struct shared *s = &l->shared;
-    int rc = pattern_init(&s->pattern, o->size, o->framed);
+    int rc = wire_init(&s->wire, o->size, o->framed, o->websocket);
 
     if (rc < 0)
         return rc;
@@ -57,62 +60,57 @@ static int load_init(struct load *l)
         return -errno;
     /* options.c bounds the three numbers, so that depth * connections fits; calloc checks the
      * products it makes itself. */
-    s->out = calloc(o->depth, o->size);
+    s->out = calloc(o->depth, s->wire.out_size);
     s->in = malloc(RECEIVE_BYTES);
     l->connections = calloc(o->connections, sizeof *l->connections);
     l->sent_at = calloc((size_t)o->connections * o->depth, sizeof *l->sent_at);
-    if (s->out == NULL || s->in == NULL || l->connections == NULL || l->sent_at == NULL)
+    l->arrived = calloc((size_t)o->connections * o->depth, sizeof *l->arrived);
+    if (s->out == NULL || s->in == NULL || l->connections == NULL || l->sent_at == NULL ||
+        l->arrived == NULL)
         return -ENOMEM;
+    l->audience = o->broadcast ? o->connections : 1;
     for (unsigned i = 0; i < o->connections; i++) {
-        l->connections[i].fd = -1;
-        l->connections[i].id = i;
-        l->connections[i].sent_at = l->sent_at + (size_t)i * o->depth;
-    }
-    return 0;
-}
+        struct connection *c = &l->connections[i];
 
-/* Open the window, or close it: the difference of each clock between the two is what is kept. */
-static int window_turn(struct load *l, bool open)
-{
-    struct window *w = l->window;
-    uint64_t server;
-    int rc = process_cpu_ns(l->options->server, &server);
-
-    if (rc < 0) {
-        fprintf(stderr, "the server, process %d, is gone\n", (int)l->options->server);
-        return rc;
+        c->fd = -1;
+        c->id = i;
+        c->sent_at = l->sent_at + (size_t)i * o->depth;
+        c->arrived = l->arrived + (size_t)i * o->depth;
+        c->source = o->broadcast ? &l->connections[o->connections - 1] : c;
     }
-    uint64_t sign = open ? (uint64_t)-1 : 1; /* unsigned: minus one opens, plus one closes */
-    w->server_cpu_ns += sign * server;
-    w->client_cpu_ns += sign * own_cpu_ns();
-    w->ns += sign * now_ns();
     return 0;
 }
 
 static int on_readable(struct load *l, struct connection *c)
 {
     uint64_t depth = l->shared.depth;
-    size_t size = l->shared.pattern.size;
+    struct connection *source = c->source;
     int complete = connection_receive(c, &l->shared);
-    uint64_t last = c->received / size;
+    uint64_t last = connection_complete(c, &l->shared);
+    uint64_t first = last - (uint64_t)complete;
 
     if (complete <= 0)
         return complete;
     if (l->counting) {
         uint64_t now = now_ns();
 
-        for (uint64_t number = last - (uint64_t)complete; number < last; number++)
-            histogram_add(&l->window->latency, now - c->sent_at[number % depth]);
+        for (uint64_t number = first; number < last; number++)
+            histogram_add(&l->window->latency, now - source->sent_at[number % depth]);
         l->window->messages += (uint64_t)complete;
     }
     if (!l->flowing) {
-        l->unfinished -= c->received == c->allowed;
+        l->unfinished -= last == source->allowed;
         return 0;
     }
-    if (last - (uint64_t)complete == GREETING)
+    if (first == GREETING)
         l->unfinished--;
-    c->allowed += (uint64_t)complete * size;
-    return connection_send(c, &l->shared);
+    for (uint64_t number = first; number < last; number++) {
+        if (++source->arrived[number % depth] == l->audience) {
+            source->arrived[number % depth] = 0;
+            source->allowed++;
+        }
+    }
+    return connection_send(source, &l->shared);
 }
 
 /* Wait once and serve what is ready. */
@@ -169,8 +167,10 @@ static int greet(struct load *l)
         struct connection *c = &l->connections[i];
 
         rc = connection_open(c, &l->shared, l->options->port);
-        c->allowed = GREETING * l->shared.pattern.size;
-        l->unfinished = 1;
+        if (c->source != c)
+            continue;
+        c->allowed = GREETING;
+        l->unfinished = l->audience;
         if (rc >= 0 && (rc = connection_send(c, &l->shared)) >= 0)
             rc = settle(l);
     }
@@ -186,7 +186,9 @@ static int warm_up(struct load *l)
     for (unsigned i = 0; i < l->options->connections && rc >= 0; i++) {
         struct connection *c = &l->connections[i];
 
-        c->allowed += l->shared.depth * l->shared.pattern.size;
+        if (c->source != c)
+            continue;
+        c->allowed += l->shared.depth;
         rc = connection_send(c, &l->shared);
     }
     if (rc < 0 || (rc = flow(l, l->options->warmup_ns)) < 0)
@@ -196,32 +198,28 @@ static int warm_up(struct load *l)
 
 static int count(struct load *l)
 {
-    int rc = window_turn(l, true);
+    int rc = window_open(l->window, l->options->server);
 
     l->counting = true;
     if (rc < 0 || (rc = flow(l, l->options->window_ns)) < 0)
         return rc;
     l->counting = false;
-    rc = window_turn(l, false);
-    if (rc >= 0 && l->window->messages == 0) {
-        fprintf(stderr, "no message came back while the window was open\n");
-        return -ETIMEDOUT;
-    }
-    return rc;
+    return window_close(l->window, l->options->server);
 }
 
 static int drain(struct load *l)
 {
-    size_t size = l->shared.pattern.size;
+    size_t size = l->shared.wire.out_size;
     int rc = 0;
 
     l->flowing = false;
     for (unsigned i = 0; i < l->options->connections && rc >= 0; i++) {
-        struct connection *c = &l->connections[i];
+        struct connection *c = &l->connections[i], *source = c->source;
 
-        c->allowed = (c->sent + size - 1) / size * size; /* finish the message begun, no more */
-        l->unfinished += c->received < c->allowed;
-        rc = connection_send(c, &l->shared);
+        /* finish the message begun, no more */
+        source->allowed = (source->sent + size - 1) / size;
+        l->unfinished += connection_complete(c, &l->shared) < source->allowed;
+        rc = connection_send(source, &l->shared);
     }
     return rc < 0 ? rc : settle(l);
 }
@@ -234,7 +232,7 @@ static int run(struct load *l)
         (rc = drain(l)) < 0)
         return rc;
     for (unsigned i = 0; i < l->options->connections; i++)
-        l->window->all_messages += l->connections[i].received / l->shared.pattern.size;
+        l->window->all_messages += connection_complete(&l->connections[i], &l->shared);
     return 0;
 }
 

@@ -13,6 +13,10 @@
  * a thread for each would otherwise still be starting them under full load, slowly, when the
  * window opens.
  *
+ * Of a broadcast, the last connection alone sends, and a message counts for each connection on
+ * which it comes back. It is the last one so that its greeting, too, comes back on all: a server
+ * that has read from it has accepted everybody before.
+ *
  * Messages that come back inside the window count, and the server's CPU clock is read at both of
  * its ends. The same number of messages is in flight at either end, so what the server did for
  * messages not counted cancels out. The first thing that goes wrong ends the run: a figure from
@@ -21,19 +25,8 @@
 #ifndef ECHOLOAD_LOAD_H
 #define ECHOLOAD_LOAD_H
 
-#include <stdint.h>
-
-#include "histogram.h"
 #include "options.h"
-
-struct window {
-    uint64_t messages;
-    uint64_t all_messages;    /* came back while it was not open, too */
-    uint64_t ns;              /* how long it was open */
-    uint64_t server_cpu_ns;
-    uint64_t client_cpu_ns;
-    struct histogram latency;
-};
+#include "window.h"
 
 /* Run the load and fill the window. Returns 0 or -errno, the reason having gone to stderr. */
 int load_run(const struct options *options, struct window *window);

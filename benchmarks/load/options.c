@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #define USAGE \
-    "usage: echoload -p PORT -s SERVER_PID -c CONNECTIONS -m BYTES -d DEPTH -t SECONDS " \
-    "-w WARMUP_SECONDS [-f]\n"
+    "usage: echoload -p PORT -s SERVER_PID -c CONNECTIONS -t SECONDS -w WARMUP_SECONDS " \
+    "{-m BYTES -d DEPTH [-f | -W] [-b] | -H}\n"
 
 /* The number in `text`, or -1 when it is none or lies outside `low` to `high`. */
 static double number(const char *text, double low, double high)
@@ -49,9 +49,15 @@ int options_parse(struct options *o, int argc, char **argv)
     int name;
 
     *o = (struct options){0};
-    while ((name = getopt(argc, argv, "p:s:c:m:d:t:w:f")) != -1) {
+    while ((name = getopt(argc, argv, "p:s:c:m:d:t:w:fbWH")) != -1) {
         if (name == 'f') {
             o->framed = true;
+        } else if (name == 'b') {
+            o->broadcast = true;
+        } else if (name == 'W') {
+            o->websocket = true;
+        } else if (name == 'H') {
+            o->handshakes = true;
         } else if (name == '?') {
             fprintf(stderr, USAGE);
             return -EINVAL;
@@ -60,8 +66,11 @@ int options_parse(struct options *o, int argc, char **argv)
             return -EINVAL;
         }
     }
-    if (!o->port || !o->server || !o->connections || !o->size || !o->depth || !o->window_ns ||
-        optind != argc) {
+    bool messages = o->size || o->depth || o->framed || o->websocket || o->broadcast;
+    bool whole = o->size && o->depth && !(o->framed && o->websocket);
+
+    if (!o->port || !o->server || !o->connections || !o->window_ns || optind != argc ||
+        !(o->handshakes ? !messages : whole)) {
         fprintf(stderr, USAGE);
         return -EINVAL;
     }

@@ -16,6 +16,9 @@ struct options {
     uint64_t window_ns;   /* -t  given in seconds */
     uint64_t warmup_ns;   /* -w  given in seconds */
     bool framed;          /* -f  messages carry a 4-byte big-endian length prefix */
+    bool broadcast;       /* -b  what one connection sends comes back on all of them */
+    bool websocket;       /* -W  connections are WebSockets, messages are binary frames */
+    bool handshakes;      /* -H  no messages: WebSockets are opened and closed, -c at a time */
 };
 
 /* Read the arguments. Returns 0, or -EINVAL after naming the wrong one on stderr. */

@@ -13,61 +13,29 @@ the name of the system call, with the manual page's arguments and Python's manne
 * The GIL is free while the kernel works. Buffers are passed by address and not copied.
 * Times are seconds, sizes are bytes.
 
-`Poller` is the one thing here with a memory: an epoll set that other threads can wake, and whose
-tokens are never used twice.
+The calls of one system are there where that system is: `epoll_*` and `eventfd*` on Linux, `kqueue`
+and `kevent` on BSD and macOS (and on Linux in a build over libkqueue). `POLLER` names the one,
+"epoll" or "kqueue", that the reactor and `Poller` stand on.
+
+`Poller` is the one thing here with a memory: an epoll set or a kqueue that other threads can wake,
+and whose tokens are never used twice.
 
 This folder is the only one that imports `gevffi._ffi`; everybody above it sees Python.
 """
 
 from __future__ import annotations
 
-from os import EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE
-from select import (
-    EPOLL_CLOEXEC,
-    EPOLLERR,
-    EPOLLET,
-    EPOLLEXCLUSIVE,
-    EPOLLHUP,
-    EPOLLIN,
-    EPOLLONESHOT,
-    EPOLLOUT,
-    EPOLLPRI,
-    EPOLLRDHUP,
-)
-from socket import SOCK_CLOEXEC, SOCK_NONBLOCK
+import sys
 
-from gevffi.sys.calls import accept4, eventfd, eventfd_read, eventfd_write, readv, writev
-from gevffi.sys.epoll import (
-    EPOLL_CTL_ADD,
-    EPOLL_CTL_DEL,
-    EPOLL_CTL_MOD,
-    epoll_create,
-    epoll_ctl,
-    epoll_wait,
-)
+from gevffi.sys.calls import SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, readv, writev
 from gevffi.sys.errors import check
-from gevffi.sys.poller import ERROR, HANGUP, READ, WRITE, Poller
+from gevffi.sys.poller import ERROR, HANGUP, POLLER, READ, WRITE, Poller
 from gevffi.sys.sockaddr import Address, decode_sockaddr
 
 __all__ = [
-    "EFD_CLOEXEC",
-    "EFD_NONBLOCK",
-    "EFD_SEMAPHORE",
-    "EPOLLERR",
-    "EPOLLET",
-    "EPOLLEXCLUSIVE",
-    "EPOLLHUP",
-    "EPOLLIN",
-    "EPOLLONESHOT",
-    "EPOLLOUT",
-    "EPOLLPRI",
-    "EPOLLRDHUP",
-    "EPOLL_CLOEXEC",
-    "EPOLL_CTL_ADD",
-    "EPOLL_CTL_DEL",
-    "EPOLL_CTL_MOD",
     "ERROR",
     "HANGUP",
+    "POLLER",
     "READ",
     "SOCK_CLOEXEC",
     "SOCK_NONBLOCK",
@@ -77,12 +45,101 @@ __all__ = [
     "accept4",
     "check",
     "decode_sockaddr",
-    "epoll_create",
-    "epoll_ctl",
-    "epoll_wait",
-    "eventfd",
-    "eventfd_read",
-    "eventfd_write",
     "readv",
     "writev",
 ]
+
+if sys.platform == "linux":
+    from os import EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE
+    from select import (
+        EPOLL_CLOEXEC,
+        EPOLLERR,
+        EPOLLET,
+        EPOLLEXCLUSIVE,
+        EPOLLHUP,
+        EPOLLIN,
+        EPOLLONESHOT,
+        EPOLLOUT,
+        EPOLLPRI,
+        EPOLLRDHUP,
+    )
+
+    from gevffi.sys.epoll import (
+        EPOLL_CTL_ADD,
+        EPOLL_CTL_DEL,
+        EPOLL_CTL_MOD,
+        epoll_create,
+        epoll_ctl,
+        epoll_wait,
+    )
+    from gevffi.sys.eventfd import eventfd, eventfd_read, eventfd_write
+
+    __all__ += [
+        "EFD_CLOEXEC",
+        "EFD_NONBLOCK",
+        "EFD_SEMAPHORE",
+        "EPOLLERR",
+        "EPOLLET",
+        "EPOLLEXCLUSIVE",
+        "EPOLLHUP",
+        "EPOLLIN",
+        "EPOLLONESHOT",
+        "EPOLLOUT",
+        "EPOLLPRI",
+        "EPOLLRDHUP",
+        "EPOLL_CLOEXEC",
+        "EPOLL_CTL_ADD",
+        "EPOLL_CTL_DEL",
+        "EPOLL_CTL_MOD",
+        "epoll_create",
+        "epoll_ctl",
+        "epoll_wait",
+        "eventfd",
+        "eventfd_read",
+        "eventfd_write",
+    ]
+
+if POLLER == "kqueue":
+    from gevffi.sys.kqueue import (
+        EV_ADD,
+        EV_CLEAR,
+        EV_DELETE,
+        EV_DISABLE,
+        EV_DISPATCH,
+        EV_ENABLE,
+        EV_EOF,
+        EV_ERROR,
+        EV_ONESHOT,
+        EV_RECEIPT,
+        EVFILT_READ,
+        EVFILT_SIGNAL,
+        EVFILT_TIMER,
+        EVFILT_USER,
+        EVFILT_WRITE,
+        NOTE_TRIGGER,
+        Kevent,
+        kevent,
+        kqueue,
+    )
+
+    __all__ += [
+        "EVFILT_READ",
+        "EVFILT_SIGNAL",
+        "EVFILT_TIMER",
+        "EVFILT_USER",
+        "EVFILT_WRITE",
+        "EV_ADD",
+        "EV_CLEAR",
+        "EV_DELETE",
+        "EV_DISABLE",
+        "EV_DISPATCH",
+        "EV_ENABLE",
+        "EV_EOF",
+        "EV_ERROR",
+        "EV_ONESHOT",
+        "EV_RECEIPT",
+        "NOTE_TRIGGER",
+        "Kevent",
+        "kevent",
+        "kqueue",
+    ]

@@ -1,4 +1,4 @@
-"""Reading, writing, accepting and eventfds: one system call each, nothing kept in between.
+"""Reading, writing and accepting: one system call each, nothing kept in between.
 
 The buffers given to `readv` and `writev` are not copied: `ffi.from_buffer` takes their addresses
 and holds them in place for the length of the call. It would also hold them for as long as somebody
@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from os import EFD_CLOEXEC, EFD_NONBLOCK
-from socket import SOCK_CLOEXEC, SOCK_NONBLOCK
 from typing import TYPE_CHECKING, Any
 
 from gevffi._ffi import ffi, lib
@@ -20,6 +18,11 @@ from gevffi.sys.sockaddr import Address, decode_sockaddr
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
+
+SOCK_CLOEXEC: int = lib.SOCK_CLOEXEC
+"""For `accept4`: the new descriptor is closed by exec."""
+SOCK_NONBLOCK: int = lib.SOCK_NONBLOCK
+"""For `accept4`: the new descriptor does not block."""
 
 # sizeof(struct sockaddr_storage), which holds an address of any family.
 _ADDRESS_ROOM = 128
@@ -89,6 +92,8 @@ def _transfer(call: str, function: Any, fd: int, buffers: Iterable[Any]) -> int:
 def accept4(fd: int, flags: int = SOCK_NONBLOCK | SOCK_CLOEXEC) -> tuple[int, Address]:
     """Accept a connection on the listening TCP or Unix socket `fd`. accept4(2).
 
+    Where the system has no such call (macOS) it is accept(2) and fcntl(2).
+
     Args:
         flags: for the new descriptor, `SOCK_NONBLOCK` and `SOCK_CLOEXEC`; both by default.
 
@@ -108,44 +113,3 @@ def accept4(fd: int, flags: int = SOCK_NONBLOCK | SOCK_CLOEXEC) -> tuple[int, Ad
     except ValueError:
         os.close(accepted)
         raise
-
-
-def eventfd(initial: int = 0, flags: int = EFD_CLOEXEC | EFD_NONBLOCK) -> int:
-    """Create an eventfd, a counter that can be polled, and return its descriptor. eventfd(2).
-
-    Args:
-        initial: the counter's first value, 0 to 2**32 - 1.
-        flags: `EFD_CLOEXEC` and `EFD_NONBLOCK`, both by default, and `EFD_SEMAPHORE`.
-
-    Raises:
-        ValueError: `initial` is out of that range.
-        OSError: see eventfd(2).
-    """
-    if not 0 <= initial < 2**32:
-        raise ValueError(f"eventfd: initial must be 0 to 2**32 - 1, not {initial}")
-    return retry("eventfd", lib.gev_eventfd, initial, flags)
-
-
-def eventfd_read(fd: int) -> int:
-    """Return the counter of the eventfd `fd` and set it to 0 (count it down, if a semaphore).
-
-    Raises:
-        OSError: `BlockingIOError` when the counter is 0 and the descriptor non-blocking, EINVAL
-            when `fd` is something else.
-    """
-    value = ffi.new("uint64_t *")
-    retry("eventfd_read", lib.gev_eventfd_read, fd, value)
-    return int(value[0])
-
-
-def eventfd_write(fd: int, value: int = 1) -> None:
-    """Add `value`, 0 to 2**64 - 2, to the counter of the eventfd `fd`.
-
-    Raises:
-        ValueError: `value` is out of that range.
-        OSError: `BlockingIOError` when the counter would pass 2**64 - 2 and the descriptor is
-            non-blocking.
-    """
-    if not 0 <= value <= 2**64 - 2:
-        raise ValueError(f"eventfd_write: value must be 0 to 2**64 - 2, not {value}")
-    retry("eventfd_write", lib.gev_eventfd_write, fd, value)

@@ -24,3 +24,12 @@ def describe(**fields: Any) -> Description:
     description = ffi.new("gev_framing *", fields)
     check(lib.gev_framing_check(description), "gev_framing_check")
     return Description(description)
+
+
+def dress(description: Description, data: Any) -> bytes:
+    """Return `data`, bytes-like, as a whole frame: with what C adds to each piece that is sent."""
+    payload = memoryview(data).tobytes()
+    room = ffi.new("uint8_t[]", lib.GEV_DRESS_ROOM)
+    header = ffi.buffer(room, lib.gev_framing_header(description, len(payload), room))[:]
+    trailer = ffi.buffer(room, lib.gev_framing_trailer(description, room))[:]
+    return b"".join((header, payload, trailer))

@@ -14,6 +14,10 @@ So remove a descriptor before closing it. A Poller notices the slip when it can:
 that it still has under an old token (which the kernel only allows after a close) retires that
 token, and removing a token after the close raises what the kernel says.
 
+A kqueue forgets a descriptor when its number is closed, duplicates or not, so there the old token
+is simply silent. (libkqueue does not know of the close: it takes the number for the old descriptor,
+and removing the token afterwards may crash it. There the removal has to come first.)
+
 Level-triggered: what is ready and left alone is reported by every wait.
 """
 
@@ -26,6 +30,9 @@ from typing import Any
 from gevffi._ffi import ffi, lib
 from gevffi.sys.errors import check, retry_wait
 
+POLLER: str = "kqueue" if hasattr(lib, "gev_kqueue") else "epoll"
+"""What waits in this build."""
+
 READ: int = lib.GEV_READ
 """There is something to read, or a connection to accept, or the end of the stream."""
 WRITE: int = lib.GEV_WRITE
@@ -33,21 +40,23 @@ WRITE: int = lib.GEV_WRITE
 ERROR: int = lib.GEV_ERROR
 """The descriptor is in error; reported whether asked for or not."""
 HANGUP: int = lib.GEV_HANGUP
-"""Both directions are closed; reported whether asked for or not."""
+"""Both directions are closed; reported whether asked for or not. Over a kqueue, who waits for
+`READ` is told that alone, and a pipe that nobody reads from is a hang-up rather than an `ERROR`."""
 
 
 class Poller:
-    """An epoll set with a wake-up.
+    """An epoll set or a kqueue, with a wake-up.
 
     `wake` and `close` may be called from any thread. The rest belongs to one thread, the one that
-    waits. After a fork(2) the child shares the set with its parent and should make its own.
+    waits. After a fork(2) the child shares an epoll set with its parent, and has no kqueue at all;
+    it should make a poller of its own.
 
     Args:
         max_events: the most events that one `wait` returns.
 
     Raises:
         ValueError: `max_events` is less than 1.
-        OSError: no descriptors left; a Poller takes two.
+        OSError: no descriptors left; a Poller takes two, or, over a kqueue, one.
     """
 
     def __init__(self, max_events: int = 1024) -> None:
@@ -71,7 +80,7 @@ class Poller:
         Raises:
             ValueError: `interest` has other bits, or the poller is closed.
             OSError: `FileExistsError` if `fd` is watched already, EBADF if it is not open, EPERM if
-                it cannot be polled (a regular file).
+                epoll cannot poll it (a regular file).
         """
         poller = self._open()
         _check_interest(interest)
@@ -121,11 +130,12 @@ class Poller:
         Returns:
             The token of each ready descriptor with what it is ready for, an or of `READ`, `WRITE`,
             `ERROR` and `HANGUP`. Empty after the time-out, a `wake`, or events of removed tokens
-            only.
+            only; over a kqueue also, now and then, after something that is nobody's interest.
 
         Raises:
             ValueError: `timeout` is negative, or the poller is closed.
-            OSError: see epoll_wait(2). Not for EINTR: the wait goes on after a signal's handler.
+            OSError: see epoll_wait(2), kevent(2). Not for EINTR: the wait goes on after a signal's
+                handler.
         """
         poller = self._open()
         count = retry_wait("Poller.wait", timeout, lib.gev_poller_wait, poller)

@@ -4,14 +4,15 @@ A `Reactor` does not decide anything. It owns the C loop, the arrays its turns f
 conversions between the two worlds, each of which costs one call for a whole turn rather than one
 for every event. `gevffi.loop.EventLoop` stands on it.
 
-Everything here belongs to the loop's thread, but for `wake`. A forked child has copies of all
-reactors, over epoll instances that it shares with its parent: there they let go of these, or the
-child's clean-up would make the parent deaf.
+Everything here belongs to the loop's thread, but for `wake` and `stats`. A forked child has copies
+of all reactors, over epoll instances that it shares with its parent: there they let go of these, or
+the child's clean-up would make the parent deaf.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from array import array
 from collections.abc import Callable, Iterable
@@ -34,6 +35,9 @@ hold = ffi.from_buffer
 """Take hold of a C-contiguous buffer for `Reactor.send`: its memory stays for as long as the result
 lives, whose `len` is its size in bytes."""
 
+hold_tokens: Callable[[array[int]], Any] = partial(ffi.from_buffer, _INT64S)
+"""The same for an `array("q")` of tokens, for `Reactor.broadcast`; `len` is their number."""
+
 MORE: int = lib.GEV_MORE
 """In what `Reactor.poll` returns: there is more than frames and runs."""
 RUNS: int = lib.GEV_RUNS
@@ -53,6 +57,7 @@ class Change(IntFlag):
     SENT = lib.GEV_CHANGE_SENT
     BAD_FRAME = lib.GEV_CHANGE_BAD_FRAME
     CLOSED = lib.GEV_CHANGE_CLOSED
+    CONNECTED = lib.GEV_CHANGE_CONNECTED
 
 
 class Accepted(NamedTuple):
@@ -62,6 +67,26 @@ class Accepted(NamedTuple):
     fd: int
     peer: bytes
     """The peer's address as the kernel gave it, a `struct sockaddr`."""
+
+
+class ReactorStats(NamedTuple):
+    """What a C loop has counted since it was opened (`gev_loop_stats`)."""
+
+    accepted: int  #: connections its listeners took from the kernel
+    bytes_received: int
+    bytes_sent: int  #: taken by the kernel
+    messages_received: int
+    messages_sent: int  #: given to `send`
+    pending_bytes: int  #: wait for the kernel now
+    events: int  #: descriptors that were ready and were served
+    turn_ns: int  #: nanoseconds in turns, waits left out
+    turns: tuple[int, ...]  #: by how long they took, as in `TURN_BOUNDS`
+
+
+TURN_BOUNDS: tuple[int, ...] = tuple(
+    int(lib.gev_turn_bound(bucket)) for bucket in range(lib.GEV_TURN_BUCKETS - 1)
+)
+"""The longest turn each entry of `ReactorStats.turns` counts, in nanoseconds; the last has none."""
 
 
 class Reactor:
@@ -74,6 +99,7 @@ class Reactor:
         write_high_water: unsent bytes of a connection that pause reading from it.
         write_limit: unsent bytes of a connection that close it; at most 1 GiB.
         idle_ms: milliseconds without a byte that close a connection; 0 for never.
+        first_byte_ms: milliseconds an adopted connection has for its first byte; 0 for no limit.
 
     Raises:
         OSError: the kernel gave no descriptor or no memory.
@@ -88,14 +114,25 @@ class Reactor:
         write_high_water: int,
         write_limit: int,
         idle_ms: int,
+        first_byte_ms: int,
     ) -> None:
         limits = ffi.new(
             "gev_limits *",
-            (pool.handle, max_events, read_budget, write_high_water, write_limit, idle_ms),
+            {
+                "pool": pool.handle,
+                "max_events": max_events,
+                "read_budget": read_budget,
+                "write_high_water": write_high_water,
+                "write_limit": write_limit,
+                "idle_ms": idle_ms,
+                "first_byte_ms": first_byte_ms,
+            },
         )
         out = ffi.new("gev_loop **")
-        check(lib.gev_loop_open(out, limits), "epoll_create1")
+        check(lib.gev_loop_open(out, limits), "gev_loop_open")
         _open.add(self)
+        self._reading_stats = threading.Lock()  # the loop is not freed meanwhile
+        self._last_stats: ReactorStats | None = None
         self._pool = pool  # the C loop takes rings from it for as long as it lives
         loop = self._loop = ffi.gc(out[0], lib.gev_loop_close)
         turn = self._turn = lib.gev_loop_turn(loop)
@@ -114,7 +151,9 @@ class Reactor:
     def close(self) -> None:
         """Close every connection at once and free the loop. Nothing may be called after it."""
         _open.discard(self)
-        ffi.release(self._loop)
+        with self._reading_stats:
+            self._last_stats = self._read_stats()
+            ffi.release(self._loop)
         del self._region, self._base
 
     # ---- a turn ---------------------------------------------------------------------------------
@@ -140,6 +179,10 @@ class Reactor:
         """Where in the arena the frames of all runs start and end."""
         turn = self._turn
         return ffi.unpack(turn.starts, turn.cuts), ffi.unpack(turn.ends, turn.cuts)
+
+    def cut_start(self, cut: int) -> int:
+        """Where one of them starts."""
+        return int(self._turn.starts[cut])
 
     def take_cuts(self) -> tuple[memoryview, memoryview]:
         """The same as arrays of 32-bit integers, which are the caller's from now on."""
@@ -194,11 +237,11 @@ class Reactor:
 
     def watch(self, fd: int) -> None:
         """End waits when there is something to read from the socket `fd`, and drop that."""
-        check(lib.gev_loop_watch(self._loop, fd), "epoll_ctl")
+        check(lib.gev_loop_watch(self._loop, fd), "gev_loop_watch")
 
     def wake(self) -> None:
         """End the wait under way, or the next one. From any thread."""
-        check(lib.gev_loop_wake(self._loop), "eventfd_write")
+        check(lib.gev_loop_wake(self._loop), "gev_loop_wake")
 
     def send(self, pieces: list[int], blob: bytearray, large: list[Any]) -> None:
         """Send what was gathered; without the GIL. See `gev_loop_send`.
@@ -218,27 +261,65 @@ class Reactor:
         if result < 0:
             check(result, "sendmsg")
 
+    # ---- broadcast ------------------------------------------------------------------------------
+
+    def broadcast(self, tokens: Any, data: Any) -> None:
+        """Send the same bytes to many connections, in one call without the GIL.
+
+        Args:
+            tokens: the connections, from `hold_tokens`; those that are gone or closing are passed
+                over.
+            data: the bytes as they are to leave, from `hold`.
+        """
+        check(lib.gev_loop_broadcast(self._loop, len(tokens), tokens, data, len(data)), "broadcast")
+
+    # ---- what it counts -------------------------------------------------------------------------
+
+    def stats(self) -> ReactorStats:
+        """Return what it has counted; after the close, up to then. From any thread."""
+        with self._reading_stats:
+            return self._last_stats or self._read_stats()
+
+    def _read_stats(self) -> ReactorStats:
+        stats = ffi.new("gev_loop_stats *")
+        lib.gev_loop_read_stats(self._loop, stats)
+        *counters, turns = (getattr(stats, name) for name in ReactorStats._fields)
+        return ReactorStats._make((*counters, tuple(turns)))
+
+    def recount(self, received: int, sent: int) -> None:
+        """So many more messages, or fewer, than frames and pieces were received and sent."""
+        lib.gev_loop_recount(self._loop, received, sent)
+
     # ---- listeners and connections --------------------------------------------------------------
 
     def listen(self, fd: int) -> int:
         """Accept from the listening socket `fd`; returns the listener's number."""
-        return check(lib.gev_loop_listen(self._loop, fd), "epoll_ctl")
+        return check(lib.gev_loop_listen(self._loop, fd), "gev_loop_listen")
 
     def unlisten(self, listener: int) -> None:
         """Accept from it no more. The socket stays its owner's."""
-        check(lib.gev_loop_unlisten(self._loop, listener), "epoll_ctl")
+        check(lib.gev_loop_unlisten(self._loop, listener), "gev_loop_unlisten")
 
     def resume_accept(self, listener: int) -> None:
         """Go on after `accept_error`."""
-        check(lib.gev_loop_resume_accept(self._loop, listener), "epoll_ctl")
+        check(lib.gev_loop_resume_accept(self._loop, listener), "gev_loop_resume_accept")
 
     def adopt(self, fd: int) -> int:
         """Take over a connected, non-blocking socket; returns its token."""
-        return check(lib.gev_loop_adopt(self._loop, fd), "epoll_ctl")
+        return check(lib.gev_loop_adopt(self._loop, fd), "gev_loop_adopt")
 
     def framing(self, description: Description) -> int:
         """The number of a framing, for `frame`; the same for equal ones."""
         return check(lib.gev_loop_framing(self._loop, description), "gev_loop_framing")
+
+    def adopt_connecting(self, fd: int) -> int:
+        """Take over a socket whose connect(2) is under way; returns its token.
+
+        `Change.CONNECTED` tells that it is open: it reads from `set_reading` on. `Change.CLOSED`
+        tells, with an errno for reason, that it is not, and is gone. `abort_connection`, with an
+        errno, gives it up.
+        """
+        return check(lib.gev_loop_adopt_connecting(self._loop, fd), "epoll_ctl")
 
     # A connection may be gone in C before Python has heard of it, so none of these raises then.
 
@@ -264,6 +345,10 @@ class Reactor:
     def frame(self, token: int, framing: int) -> None:
         """Cut the connection's input by this framing from now on; 0: not at all."""
         lib.gev_conn_frame(self._loop, token, framing)
+
+    def kept(self, token: int) -> int:
+        """Bytes that were read and not delivered yet."""
+        return int(lib.gev_conn_kept(self._loop, token))
 
     def unread(self, token: int, data: memoryview) -> None:
         """Have these bytes, which were read before, cut again."""
@@ -304,6 +389,7 @@ _open: weakref.WeakSet[Reactor] = weakref.WeakSet()
 def _after_fork_in_child() -> None:
     for reactor in list(_open):
         lib.gev_loop_forked(reactor._loop)
+        reactor._reading_stats = threading.Lock()  # another thread may have held it
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

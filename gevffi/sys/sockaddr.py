@@ -11,7 +11,8 @@ the peer is gone already.
                 │family│                                         unnamed
       bytes      0      2    4           8            24       28
 
-The family is in the machine's byte order, and so is the scope id; ports are big-endian.
+The family is in the machine's byte order, and so is the scope id; ports are big-endian. BSD has a
+length and one byte of family instead of the two; `gev_accept4` makes one of the other.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def decode_sockaddr(raw: bytes) -> Address:
     family = int.from_bytes(raw[:2], _NATIVE) if len(raw) >= 2 else None
     if family == socket.AF_UNIX:
         path = raw[2:]
-        if not path.startswith(b"\0"):
+        if not path.startswith(b"\0") or sys.platform != "linux":  # abstract names are Linux's
             path = path.partition(b"\0")[0]
         return Address(os.fsdecode(path), None)
     if family == socket.AF_INET and len(raw) >= 8:

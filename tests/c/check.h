@@ -14,6 +14,15 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+/* libkqueue closes what a closed kqueue has on a thread of its own. With it, waits until that is done:
+ * what is open can be counted then, and a number used again. */
+void libkqueue_drain_pending_close(void) __attribute__((weak));
+static inline void settle(void)
+{
+    if (libkqueue_drain_pending_close)
+        libkqueue_drain_pending_close();
+}
+
 /* Ends the program with the line, the text and errno-style value of what does not hold. */
 #define CHECK(holds)                                                                          \
     do {                                                                                      \

@@ -61,6 +61,7 @@ static inline void close_loop(fixture *f)
 {
     gev_pool_stats stats;
     gev_loop_close(f->loop);
+    settle();
     gev_pool_read_stats(f->pool, &stats);
     CHECK_EQUAL(stats.used_rings, 0);
     gev_pool_close(f->pool);

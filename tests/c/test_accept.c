@@ -1,6 +1,7 @@
 /* Listeners: batches, and what becomes of them when accepting fails.
  *
- * This program has an accept4 of its own, in front of libc's, that can be told to fail. */
+ * This program has an accept4 and an accept of its own, in front of libc's, that can be told to fail:
+ * the core calls one or the other. */
 #define _GNU_SOURCE
 #include "loop.h"
 
@@ -18,6 +19,11 @@ int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
         return -1;
     }
     return (int)syscall(SYS_accept4, fd, address, size, flags);
+}
+
+int accept(int fd, struct sockaddr *address, socklen_t *size)
+{
+    return accept4(fd, address, size, 0);
 }
 
 static void accepted_in_batches_with_their_addresses(void)
@@ -95,9 +101,9 @@ static void numbers_are_used_again_and_errors_take_none(void)
     CHECK_EQUAL(gev_loop_listen(f.loop, second), 1);
     CHECK_EQUAL(gev_loop_unlisten(f.loop, 0), 0);
     CHECK_EQUAL(gev_loop_listen(f.loop, first), 0);
+    close_loop(&f);
     close(first);
     close(second);
-    close_loop(&f);
 }
 
 /* A pause: nothing to do until resumed, then all that came meanwhile. */
@@ -152,11 +158,11 @@ static void of_two_listeners_without_descriptors_both_are_told(void)
         for (int i = 0; i < f.turn->accepted; i++, accepted++)
             close(f.turn->accepted_fd[i]);
     }
+    close_loop(&f);
     for (int i = 0; i < 2; i++) {
         close(peers[i]);
         close(listeners[i]);
     }
-    close_loop(&f);
 }
 
 /* What a security module or a seccomp filter answers it answers for ever, and takes no connection
@@ -177,6 +183,69 @@ static void a_listener_that_may_not_accept_rests_too(void)
     close_loop(&f);
 }
 
+/* However many wait at one listener, the others have their turn. */
+static void a_flood_at_one_listener_does_not_shut_out_another(void)
+{
+    enum { LISTENERS = 3, FLOOD = 500 };
+    fixture f = open_loop();
+    struct sockaddr_in addresses[LISTENERS];
+    int listeners[LISTENERS], peers[FLOOD + LISTENERS], from[LISTENERS] = {0}, opened = 0;
+    for (int i = 0; i < LISTENERS; i++) {
+        listeners[i] = listening(&addresses[i]);
+        CHECK_EQUAL(gev_loop_listen(f.loop, listeners[i]), i);
+    }
+    for (; opened < FLOOD; opened++)
+        peers[opened] = connected_to(&addresses[0]);
+    for (int i = 1; i < LISTENERS; i++)
+        peers[opened++] = connected_to(&addresses[i]);
+    for (int turn = 0; turn < LISTENERS; turn++) { /* a share of each is taken before another */
+        poll_once(&f, -1);
+        for (int i = 0; i < f.turn->accepted; i++) {
+            from[f.turn->accepted_listener[i]]++;
+            close(f.turn->accepted_fd[i]);
+        }
+    }
+    for (int i = 1; i < LISTENERS; i++)
+        CHECK_EQUAL(from[i], 1);
+    CHECK(from[0] >= 128);
+    for (int i = 0; i < opened; i++)
+        close(peers[i]);
+    for (int i = 0; i < LISTENERS; i++)
+        close(listeners[i]);
+    close_loop(&f);
+}
+
+/* The turn ends with the listener that found no place, and the next one begins with it; if that has
+ * left meanwhile, its event means nothing. */
+static void a_listener_that_waits_its_turn_may_leave(void)
+{
+    fixture f = open_loop();
+    struct sockaddr_in addresses[2];
+    int listeners[2], peers[140];
+    for (int i = 0; i < 2; i++) {
+        listeners[i] = listening(&addresses[i]);
+        CHECK_EQUAL(gev_loop_listen(f.loop, listeners[i]), i);
+    }
+    for (int i = 0; i < 140; i++)
+        peers[i] = connected_to(&addresses[i == 139]);
+    poll_once(&f, -1);
+    CHECK_EQUAL(f.turn->accepted, 128);
+    for (int i = 0; i < 128; i++)
+        close(f.turn->accepted_fd[i]);
+    CHECK_EQUAL(gev_loop_unlisten(f.loop, 1), 0);
+    poll_once(&f, 0);
+    CHECK_EQUAL(f.turn->accepted + f.turn->accept_error, 0);
+    poll_once(&f, -1);
+    CHECK_EQUAL(f.turn->accepted, 11);
+    for (int i = 0; i < 11; i++)
+        close(f.turn->accepted_fd[i]);
+    for (int i = 0; i < 140; i++)
+        close(peers[i]);
+    for (int i = 0; i < 2; i++)
+        close(listeners[i]);
+    close_loop(&f);
+}
+
 int main(void)
 {
     CHECK_TIME(20);
@@ -186,5 +255,7 @@ int main(void)
     RUN(a_listener_without_descriptors_rests);
     RUN(of_two_listeners_without_descriptors_both_are_told);
     RUN(a_listener_that_may_not_accept_rests_too);
+    RUN(a_flood_at_one_listener_does_not_shut_out_another);
+    RUN(a_listener_that_waits_its_turn_may_leave);
     return 0;
 }

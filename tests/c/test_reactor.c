@@ -182,17 +182,18 @@ static void limits_that_cannot_be_meant_are_refused(void)
     gev_pool *pool;
     gev_loop *loop;
     CHECK_EQUAL(gev_pool_open(&pool, MIB, 10, 0), 0);
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < 10; i++) {
         gev_limits limits = usual_limits();
         limits.pool = pool;
         limits.max_events = i == 0 ? 0 : i == 1 ? 65537 : 65536;
         limits.read_budget = i == 2 ? 0 : 1; /* a read of nothing looks like the peer's end */
         limits.write_limit = i == 3 ? (1u << 30) + 1 : 1u << 30;
         limits.idle_ms = i == 4 ? -1 : i == 5 ? INT64_MAX : INT64_MAX / 2;
-        if (i == 6)
+        limits.first_byte_ms = i == 6 ? -1 : i == 7 ? INT64_MAX : INT64_MAX / 2;
+        if (i == 8)
             limits.pool = NULL;
         int error = gev_loop_open(&loop, &limits);
-        CHECK_EQUAL(error, i == 7 ? 0 : -EINVAL);
+        CHECK_EQUAL(error, i == 9 ? 0 : -EINVAL);
     }
     gev_loop_close(loop);
     gev_pool_close(pool);

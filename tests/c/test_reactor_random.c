@@ -232,11 +232,24 @@ static void check_changes(void)
     }
 }
 
+static void check_pending(void)
+{
+    gev_loop_stats stats;
+    uint64_t pending = 0;
+    for (int i = 0; i < CONNS; i++) {
+        int64_t size = gev_conn_pending(f.loop, conns[i].token);
+        pending += size > 0 ? (uint64_t)size : 0;
+    }
+    gev_loop_read_stats(f.loop, &stats);
+    CHECK_EQUAL(stats.pending_bytes, pending);
+}
+
 static void take_turn(void)
 {
     poll_from(&f, any(2) ? 64 * any(1000) : ARENA - 65536 - 64 * any(1000), 0);
     check_frames();
     check_changes();
+    check_pending();
 }
 
 /* Both ends are done with: nothing may be missing where nothing failed. TCP may lose the end of a

@@ -3,29 +3,21 @@
  * 1. Any number of pieces. The kernel takes IOV_MAX at once, so more are done in turns. A turn that
  *    comes back short ends the call, and so does an error after earlier turns moved bytes: what was
  *    moved is the result, and the error shows up again on the next call.
- * 2. No SIGPIPE. sendmsg(2) has MSG_NOSIGNAL for sockets; for pipes and the like the signal is
- *    blocked in this thread around writev(2), and the one that this write raised is taken back.
+ * 2. No SIGPIPE. sendmsg(2) has MSG_NOSIGNAL for sockets, on most systems; for pipes and the like
+ *    the signal is blocked in this thread around writev(2), and the one that this write raised is
+ *    taken back.
  * 3. -errno, so that nobody reads errno after something else has run.
  *
  *      pieces    [0 ........ IOV_MAX-1][IOV_MAX ...... 2*IOV_MAX-1][...]
  *      turns      one readv or writev    the next, if that was full
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* accept4 */
-#endif
+#include "compat.h"
 #include "gevffi.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
-#include <stdbool.h>
-#include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
-#include <time.h>
-#include <unistd.h>
 
 /* ---- scatter and gather ---------------------------------------------------------------- */
 
@@ -57,7 +49,7 @@ static int fill(struct iovec *vector, const gev_piece *pieces, size_t count)
     return filled;
 }
 
-/* writev(2) for what is not a socket. A write to a broken pipe may move some bytes and raise
+/* writev(2) for what sendmsg(2) is not for. A write to a broken pipe may move some bytes and raise
  * SIGPIPE all the same, so every short one looks for the signal. One that was pending before the
  * call stays: it is not ours. */
 static ssize_t writev_quietly(int fd, const struct iovec *vector, int count, ssize_t wanted)
@@ -73,11 +65,8 @@ static ssize_t writev_quietly(int fd, const struct iovec *vector, int count, ssi
     bool ours = !sigismember(&pending, SIGPIPE);
 
     ssize_t done = result_of(writev(fd, vector, count));
-    if (ours && (done == -EPIPE || (done >= 0 && done < wanted))) {
-        const struct timespec now = {0, 0};
-        while (sigtimedwait(&sigpipe, NULL, &now) < 0 && errno == EINTR)
-            ;
-    }
+    if (ours && (done == -EPIPE || (done >= 0 && done < wanted)))
+        gev_take_signal(&sigpipe, SIGPIPE);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return done;
 }
@@ -117,7 +106,7 @@ ssize_t gev_writev(int fd, const gev_piece *pieces, size_t count)
         return total;
     if (total == 0) /* checks the descriptor; sendmsg would send an empty datagram */
         return result_of(writev(fd, vector, 0));
-    bool is_socket = true;
+    bool is_socket = GEV_QUIET_SENDMSG;
     ssize_t done = 0;
     for (size_t next = 0; next < count && done < total;) {
         int turn = fill(vector, pieces + next, count - next);
@@ -146,34 +135,10 @@ ssize_t gev_writev(int fd, const gev_piece *pieces, size_t count)
 int gev_accept4(int fd, int flags, uint8_t *address, uint32_t *size)
 {
     socklen_t length = *size;
-    int accepted = accept4(fd, (struct sockaddr *)address, &length, flags);
+    int accepted = gev_accept(fd, (struct sockaddr *)address, &length, flags);
     if (accepted < 0)
         return -errno;
     *size = length < *size ? length : *size; /* the kernel names the length before truncation */
+    gev_plain_address(address, *size);
     return accepted;
-}
-
-/* ---- eventfd --------------------------------------------------------------------------- */
-
-int gev_eventfd(unsigned int initial, int flags)
-{
-    int fd = eventfd(initial, flags);
-    return fd < 0 ? -errno : fd;
-}
-
-/* An eventfd moves its eight bytes or none; any other count comes from something else. */
-int gev_eventfd_read(int fd, uint64_t *value)
-{
-    ssize_t got = read(fd, value, sizeof *value);
-    if (got < 0)
-        return -errno;
-    return got == sizeof *value ? 0 : -EINVAL;
-}
-
-int gev_eventfd_write(int fd, uint64_t value)
-{
-    ssize_t sent = write(fd, &value, sizeof value);
-    if (sent < 0)
-        return -errno;
-    return sent == sizeof value ? 0 : -EINVAL;
 }

@@ -21,17 +21,20 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <linux/sockios.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-int64_t gev_now_ms(void)
+int64_t gev_now_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+int64_t gev_now_ms(void)
+{
+    return gev_now_ns() / 1000000;
 }
 
 int gev_reason_of(int error)
@@ -79,7 +82,7 @@ static int grow(gev_loop *loop)
     return 0;
 }
 
-int gev_conn_open(gev_loop *loop, int fd, gev_conn **result)
+int gev_conn_open(gev_loop *loop, int fd, uint16_t state, gev_conn **result)
 {
     if (loop->free_slot < 0) {
         int error = grow(loop);
@@ -88,16 +91,20 @@ int gev_conn_open(gev_loop *loop, int fd, gev_conn **result)
     }
     gev_conn *conn = &loop->conns[loop->free_slot];
     int64_t token = gev_conn_token(loop, conn);
-    int error = gev_poller_add(loop->poller, fd, (uint64_t)token, GEV_READ);
+    int interest = state & CONN_CONNECTING ? GEV_WRITE : GEV_READ;
+    int error = gev_poller_add(loop->poller, fd, (uint64_t)token, interest);
     if (error)
         return error;
+    gev_no_sigpipe(fd);
     loop->free_slot = conn->next;
     *conn = (gev_conn){
-        .fd = fd, .generation = conn->generation, .interest = GEV_READ, .next = -1,
+        .fd = fd, .generation = conn->generation, .state = state,
+        .interest = (uint8_t)interest, .next = -1,
         .idle_next = -1, .idle_prev = -1, .idle_bucket = -1, .first_piece = -1,
         .active = gev_now_ms(),
     };
-    gev_idle_add(loop, conn);
+    if (!(state & CONN_CONNECTING)) /* how long that may take is Python's to say */
+        gev_idle_add(loop, conn);
     *result = conn;
     return 0;
 }
@@ -117,7 +124,7 @@ void gev_conn_watch(gev_loop *loop, gev_conn *conn)
     if ((conn->state & (CONN_AGAIN | CONN_LISTED)) == CONN_AGAIN && gev_conn_reads(conn))
         gev_input_list(loop, conn);
     int wanted = (gev_conn_reads(conn) || conn->state & CONN_LINGERING) ? GEV_READ : 0;
-    if (conn->out_size)
+    if (conn->out_size || conn->state & CONN_CONNECTING)
         wanted |= GEV_WRITE;
     int error = 0;
     if (conn->state & CONN_UNWATCHED) {
@@ -205,7 +212,7 @@ void gev_conn_close_now(gev_loop *loop, gev_conn *conn, int reason)
         gev_poller_remove(loop->poller, conn->fd, conn->interest);
     close(conn->fd);
     conn->fd = -1;
-    gev_output_drop(conn);
+    gev_output_drop(loop, conn);
     gev_input_drop(conn);
     gev_idle_remove(loop, conn);
     if (conn->state & CONN_LISTED)
@@ -224,7 +231,7 @@ static void shut_write(gev_conn *conn)
     conn->state |= CONN_WRITE_SHUT;
 }
 
-static bool unread(const gev_conn *conn)
+bool gev_conn_has_unread(const gev_conn *conn)
 {
     char byte;
     return recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
@@ -232,8 +239,7 @@ static bool unread(const gev_conn *conn)
 
 bool gev_conn_unacknowledged(const gev_conn *conn)
 {
-    int bytes = 0;
-    return ioctl(conn->fd, SIOCOUTQ, &bytes) == 0 && bytes > 0;
+    return gev_unacknowledged(conn->fd) > 0;
 }
 
 void gev_conn_drained(gev_loop *loop, gev_conn *conn)
@@ -246,7 +252,7 @@ void gev_conn_drained(gev_loop *loop, gev_conn *conn)
         return;
     }
     if (!(conn->state & (CONN_EOF | CONN_BROKEN))) {
-        uint16_t lingers = unread(conn)                    ? CONN_LINGERING
+        uint16_t lingers = gev_conn_has_unread(conn)           ? CONN_LINGERING
                            : gev_conn_unacknowledged(conn) ? CONN_LINGERING | CONN_ACKING
                                                            : 0;
         if (lingers) {

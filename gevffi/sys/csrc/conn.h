@@ -1,18 +1,23 @@
 /* conn.h: what the files of the loop share: a connection, the table of them, the loop itself.
  *
- *   reactor.c   waits, accepts                 (calls conn, input, output, idle)
+ *   reactor.c   waits, accepts                 (calls conn, connect, input, output, idle)
+ *   connect.c   hears how connect(2) ended     (calls conn, idle)
  *   input.c     reads and cuts                 (calls conn, kept, framing)
  *   kept.c      keeps what is unfinished       (calls conn and the pool)
  *   output.c    sends, keeps what waits        (calls conn)
+ *   broadcast.c sends the same to many         (calls output)
  *   idle.c      finds who has been silent      (calls conn)
  *   conn.c      slots, interest, closing       (calls the poller and the pool)
+ *   stats.c     counts                         (calls none; all others count)
  *
  * A connection costs this struct and nothing else in C while it is idle.
  */
 #ifndef GEVFFI_CONN_H
 #define GEVFFI_CONN_H
 
+#include "compat.h"
 #include "gevffi.h"
+#include "stats.h"
 
 #include <stdbool.h>
 
@@ -32,7 +37,8 @@ enum {
     CONN_ACKING = 2048,      /* with LINGERING: until the peer has acknowledged everything */
     CONN_AGAIN = 4096,       /* kept input is to be cut before anything more is read */
     CONN_LISTED = 8192,      /* it is in gev_loop.again */
-    CONN_BAD = 16384         /* its input broke the framing: no more of it */
+    CONN_BAD = 16384,        /* its input broke the framing: no more of it */
+    CONN_CONNECTING = 32768  /* connect(2) is under way */
 };
 
 typedef struct gev_conn {
@@ -41,13 +47,14 @@ typedef struct gev_conn {
                                 30 bits, since bit 62 of a token names listeners */
     uint16_t state;
     uint8_t interest;        /* as the poller has it */
-    uint8_t reason;
+    uint8_t reason;          /* of a connect(2) that failed: its errno */
     uint32_t changes;        /* GEV_CHANGE_ bits Python has yet to hear */
     int32_t next;            /* in the list of changed slots, or of free ones */
     int32_t idle_next;       /* neighbours in a bucket of the idle wheel, -1 at the ends */
     int32_t idle_prev;
     int32_t idle_bucket;     /* -1: in none */
     int64_t active;          /* when a byte last came or went, milliseconds */
+    int64_t first_byte_due;  /* when the first byte must have come; 0: it has, or need not */
     gev_ring *out;           /* unsent bytes; NULL when there are none */
     uint32_t out_start;
     uint32_t out_size;
@@ -88,6 +95,7 @@ struct gev_loop {
     uint32_t arena_size;
 
     int32_t frames;          /* of this turn */
+    int32_t messages;        /* of this turn: frames, cuts and large frames */
     size_t cut_room;         /* of gev_turn.starts and ends */
 
     gev_framing *framings;
@@ -106,6 +114,7 @@ struct gev_loop {
     int served;
     int ready;
     int64_t now;             /* milliseconds; read once a turn and once a gev_loop_send */
+    gev_stats stats;
 
     gev_listener *listeners;
     int32_t listener_count;
@@ -126,10 +135,12 @@ struct gev_loop {
 };
 
 /* conn.c */
+int64_t gev_now_ns(void);
 int64_t gev_now_ms(void);
 gev_conn *gev_conn_at(gev_loop *loop, int64_t token);
 int64_t gev_conn_token(const gev_loop *loop, const gev_conn *conn);
-int gev_conn_open(gev_loop *loop, int fd, gev_conn **conn);
+/* `state`: what it begins with, for one that is connecting; else 0. */
+int gev_conn_open(gev_loop *loop, int fd, uint16_t state, gev_conn **conn);
 bool gev_conn_reads(const gev_conn *conn);
 /* Brings the poller in line with what the connection's state wants. */
 void gev_conn_watch(gev_loop *loop, gev_conn *conn);
@@ -140,6 +151,8 @@ void gev_conn_close_now(gev_loop *loop, gev_conn *conn, int reason);
 void gev_conn_drained(gev_loop *loop, gev_conn *conn);
 /* Whether the peer's kernel has yet to acknowledge bytes, or our end. */
 bool gev_conn_unacknowledged(const gev_conn *conn);
+/* Whether the kernel has bytes that nobody has read. */
+bool gev_conn_has_unread(const gev_conn *conn);
 /* Starts a close; 1: it is done. */
 int gev_conn_finish(gev_loop *loop, gev_conn *conn, int reason);
 void gev_conn_report_changes(gev_loop *loop);
@@ -147,7 +160,7 @@ void gev_conn_release_told(gev_loop *loop);
 int gev_reason_of(int error);
 
 /* input.c */
-ssize_t gev_receive(int fd, uint8_t *into, size_t room);
+ssize_t gev_receive(gev_loop *loop, int fd, uint8_t *into, size_t room);
 void gev_input_read(gev_loop *loop, gev_conn *conn);
 /* Cuts what is kept of those in gev_loop.again. */
 void gev_input_again(gev_loop *loop);
@@ -164,15 +177,27 @@ int gev_input_grow(gev_loop *loop, gev_conn *conn);
 void gev_input_mark(gev_loop *loop, gev_conn *conn);
 void gev_input_list(gev_loop *loop, gev_conn *conn);
 void gev_input_unlist(gev_loop *loop, gev_conn *conn);
+/* connect.c */
+/* The poller says that a CONNECTING one has come to an end; with an errno, if it knows one. */
+void gev_conn_connected(gev_loop *loop, gev_conn *conn, int error);
 
 /* output.c */
 void gev_output_flush(gev_loop *loop, gev_conn *conn);
-void gev_output_drop(gev_conn *conn);
+void gev_output_drop(gev_loop *loop, gev_conn *conn);
+/* Whether bytes given to it now would be sent: it is neither closing, nor is its sending side. */
+static inline bool gev_output_takes(const gev_conn *conn)
+{
+    return !(conn->state & (CONN_DRAINING | CONN_BROKEN | CONN_HALF_CLOSING));
+}
+/* Sends these bytes as they are, behind what waits; may close the connection, by a limit. */
+void gev_output_put(gev_loop *loop, gev_conn *conn, const uint8_t *data, size_t size);
 
 /* idle.c */
 void gev_idle_init(gev_loop *loop);
 void gev_idle_add(gev_loop *loop, gev_conn *conn);
 void gev_idle_remove(gev_loop *loop, gev_conn *conn);
+/* From now on the first byte has first_byte_ms to come. */
+void gev_idle_await_first_byte(gev_loop *loop, gev_conn *conn);
 void gev_idle_expire(gev_loop *loop);
 /* How long a wait of `timeout_ms` may last. */
 int gev_idle_timeout(gev_loop *loop, int timeout_ms);

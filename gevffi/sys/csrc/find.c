@@ -1,10 +1,7 @@
 /* find.c: bytes within bytes. A memoryview has no find(), and copying one to bytes only to search
  * it would cost more than the search. */
-#define _GNU_SOURCE
+#include "compat.h"
 #include "gevffi.h"
-
-#include <errno.h>
-#include <string.h>
 
 ssize_t gev_find(const void *data, size_t start, size_t end, const void *needle, size_t size) {
     if (start > end)

@@ -42,10 +42,5 @@ int64_t gev_framing_cut(const gev_framing *framing, const uint8_t *data, size_t 
                         uint32_t *scanned, gev_cut *cut);
 /* The fewest bytes a frame has. */
 size_t gev_framing_least(const gev_framing *framing);
-/* What stands before and behind a payload that is sent, at most GEV_DRESS_ROOM bytes together.
- * Return how many bytes they wrote to `out`. */
-enum { GEV_DRESS_ROOM = 16 };
-size_t gev_framing_header(const gev_framing *framing, size_t payload, uint8_t *out);
-size_t gev_framing_trailer(const gev_framing *framing, uint8_t *out);
 
 #endif

@@ -1,17 +1,20 @@
 /* gevffi.h: all that Python may call. It is the only header Python sees.
  *
- * cffi reads the part between the two cdef marks, so nothing there may need the preprocessor.
+ * cffi reads the parts between cdef marks, so nothing there may need the preprocessor. It reads
+ * those with a word in their marks only where the build has the files of that name.
  * Every function returns a count or 0, or -errno; none calls back into Python, and all may be
  * called without the GIL. Sizes are bytes, times are milliseconds of the monotonic clock.
  *
  * The parts, one C file (or two) each:
- *   calls.c         readv, writev, accept4, eventfd, one system call at a time
- *   poller_epoll.c  epoll itself, and the poller that the reactor and gevffi.sys.Poller share
- *   pool.c ring.c   mirrored memory
+ *   calls.c         readv, writev, accept4, one system call at a time
+ *   linux_calls.c   epoll and eventfd, likewise; and kqueue_calls.c, kqueue
+ *   poller_epoll.c  the poller that the reactor and gevffi.sys.Poller share; or poller_kqueue.c
+ *   pool.c ring.c   mirrored memory, of memory_linux.c's pages or memory_posix.c's
  *   find.c          searching it
  *   framing.c       cutting frames and dressing what is sent
- *   conn.c input.c kept.c output.c idle.c reactor.c   the loop
  *   websocket.c utf8.c   frames of RFC 6455
+ *   conn.c connect.c input.c kept.c output.c broadcast.c idle.c reactor.c   the loop
+ *   stats.c         what the loop counts
  */
 #ifndef GEVFFI_H
 #define GEVFFI_H
@@ -33,20 +36,11 @@ typedef struct gev_piece {
  * turn that comes back short ends the call. writev never raises SIGPIPE. */
 ssize_t gev_readv(int fd, const gev_piece *pieces, size_t count);
 ssize_t gev_writev(int fd, const gev_piece *pieces, size_t count);
-/* accept4(2): *size is the room at `address` and becomes the length of the peer's address. */
+/* accept4(2): *size is the room at `address` and becomes the length of the peer's address, which
+ * starts with two bytes of family on every system. */
 int gev_accept4(int fd, int flags, uint8_t *address, uint32_t *size);
-int gev_eventfd(unsigned int initial, int flags);
-int gev_eventfd_read(int fd, uint64_t *value);
-int gev_eventfd_write(int fd, uint64_t value);
 
-/* ---- epoll, one call at a time (poller_epoll.c) ---------------------------------------- */
-
-int gev_epoll_create(int flags);
-int gev_epoll_ctl(int epfd, int operation, int fd, uint32_t events, uint64_t data);
-/* Fills events[i] and data[i]; returns how many. */
-int gev_epoll_wait(int epfd, uint32_t *events, uint64_t *data, int room, int timeout_ms);
-
-/* ---- the poller (poller_epoll.c) -------------------------------------------------------- */
+/* ---- the poller (poller_epoll.c, poller_kqueue.c) --------------------------------------- */
 
 enum { GEV_READ = 1, GEV_WRITE = 2, GEV_ERROR = 4, GEV_HANGUP = 8 };
 
@@ -54,6 +48,7 @@ typedef struct gev_poller gev_poller;
 typedef struct gev_event {
     uint64_t token;
     uint32_t ready;    /* GEV_READ | GEV_WRITE | GEV_ERROR | GEV_HANGUP */
+    int32_t error;     /* with GEV_ERROR: the errno, where the poller was told; else 0 */
 } gev_event;
 
 /* `room`: the most events one wait returns. */
@@ -71,11 +66,11 @@ const gev_event *gev_poller_events(const gev_poller *poller);
 /* From any thread. Costs a system call only when the poller's thread sleeps or is about to, and
  * only the first time until that thread has come back. */
 int gev_poller_wake(gev_poller *poller);
-/* In a forked child, which shares what the descriptors stand for: lets go of them, so that whatever
- * the child removes stays with the parent. A wait gives -EBADF from then on. */
+/* In a forked child, which may share what the descriptors stand for: lets go of them, so that
+ * whatever the child removes stays with the parent. A wait gives -EBADF from then on. */
 void gev_poller_forked(gev_poller *poller);
 
-/* ---- mirrored memory (pool.c, ring.c) --------------------------------------------------- */
+/* ---- mirrored memory (pool.c, ring.c, memory_*.c) --------------------------------------- */
 
 typedef struct gev_pool gev_pool;
 typedef struct gev_slab gev_slab;
@@ -86,7 +81,7 @@ typedef struct gev_ring {
     /* the pool's own */
     struct gev_ring *next;
     gev_slab *slab;
-    uint64_t offset;   /* where in the pool's file */
+    uint64_t offset;   /* where in the pool's file, if it has one */
 } gev_ring;
 
 typedef struct gev_pool_stats {
@@ -141,8 +136,13 @@ typedef struct gev_framing {
 
 /* -EINVAL: a description that cannot be meant. */
 int gev_framing_check(const gev_framing *framing);
+/* What stands before and behind a payload that is sent, at most GEV_DRESS_ROOM bytes together.
+ * Return how many bytes they wrote to `out`. */
+enum { GEV_DRESS_ROOM = 16 };
+size_t gev_framing_header(const gev_framing *framing, size_t payload, uint8_t *out);
+size_t gev_framing_trailer(const gev_framing *framing, uint8_t *out);
 
-/* ---- the loop (reactor.c, conn.c, input.c, kept.c, output.c, idle.c) ---------------------- */
+/* ---- the loop (reactor, conn, connect, input, kept, output, broadcast, idle) -------------- */
 
 typedef struct gev_loop gev_loop;
 
@@ -153,6 +153,7 @@ typedef struct gev_limits {
     uint32_t write_high_water;   /* unsent bytes that pause reading; half of it resumes */
     uint32_t write_limit;        /* unsent bytes that close */
     int64_t idle_ms;             /* without a byte in or out; 0: for ever */
+    int64_t first_byte_ms;       /* until the first byte in, once adopted; 0: for ever */
 } gev_limits;
 
 /* Why a connection closed. The order is that of gevffi.CloseReason. */
@@ -169,6 +170,7 @@ enum {
     GEV_CHANGE_DRAINED = 4,      /* under half of the high water again */
     GEV_CHANGE_SENT = 8,         /* the position of gev_conn_notify was reached */
     GEV_CHANGE_BAD_FRAME = 32,   /* its input broke the framing, by change_reason: to be closed */
+    GEV_CHANGE_CONNECTED = 64,   /* the first thing, of one that was connecting */
     GEV_CHANGE_CLOSED = 16       /* the last thing that is ever said of a connection */
 };
 
@@ -198,7 +200,8 @@ typedef struct gev_turn {
     gev_large *large;
     int32_t *change_slot;
     int32_t *change_what;
-    int32_t *change_reason;      /* with GEV_CHANGE_CLOSED and GEV_CHANGE_BAD_FRAME */
+    int32_t *change_reason;      /* with GEV_CHANGE_CLOSED and GEV_CHANGE_BAD_FRAME; an errno if it
+                                    never connected */
     int32_t *accepted_fd;
     int32_t *accepted_listener;
     uint32_t *accepted_size;     /* length of the peer's address, at most 112 */
@@ -238,6 +241,11 @@ int gev_loop_resume_accept(gev_loop *loop, int listener);
 /* Takes over a connected, non-blocking socket; returns its token: generation << 32 | slot.
  * After an error the descriptor is still the caller's. */
 int64_t gev_loop_adopt(gev_loop *loop, int fd);
+/* The same for a non-blocking socket whose connect(2) is under way, or done. GEV_CHANGE_CONNECTED
+ * tells of success, after which nothing is read until gev_conn_read; GEV_CHANGE_CLOSED with an
+ * errno for reason tells of failure. Until then gev_conn_abort is all that may be done to it; its
+ * reason is an errno too. */
+int64_t gev_loop_adopt_connecting(gev_loop *loop, int fd);
 
 /* The number of a framing, for gev_conn_frame; the same for equal ones. -EINVAL, -ENOMEM, or
  * -ENOSPC when there are 65535. */
@@ -248,6 +256,8 @@ int gev_conn_frame(gev_loop *loop, int64_t token, int framing);
 /* Replaces the kept input by these bytes, which were read before; they are cut in the next turn, or
  * when reading is resumed. */
 int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t size);
+/* Bytes of the kept input; 0 for a connection that is gone. */
+int64_t gev_conn_kept(gev_loop *loop, int64_t token);
 /* Takes over the ring of a large frame of this turn; NULL if the connection must not be read any
  * more. A frame that is not taken is told again. */
 gev_ring *gev_conn_take_large(gev_loop *loop, int64_t token, uint32_t total);
@@ -268,6 +278,12 @@ void gev_free_cuts(int32_t *cuts);
 int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *numbers, const uint8_t *blob,
                   size_t blob_size, const uint8_t *const *large);
 
+/* Sends the same `size` bytes, as they are, to `count` connections: each straight from `data`, and a
+ * copy is kept only of what its kernel does not take. Connections that are gone or closing are
+ * passed over. Returns how many were sent to. -EINVAL: a negative count. */
+int gev_loop_broadcast(gev_loop *loop, int32_t count, const int64_t *tokens, const uint8_t *data,
+                       size_t size);
+
 /* All of these give -ENOTCONN for a connection that has closed. */
 /* Stops reading, sends what waits, then closes. 1: it is closed already. 0: later. */
 int gev_conn_close(gev_loop *loop, int64_t token, int reason);
@@ -285,6 +301,32 @@ int64_t gev_conn_sent(gev_loop *loop, int64_t token);
 /* Asks for GEV_CHANGE_SENT once the kernel has taken all bytes up to `position`. */
 int gev_conn_notify(gev_loop *loop, int64_t token, int64_t position);
 int gev_conn_fd(gev_loop *loop, int64_t token);
+
+/* ---- what the loop counts (stats.c) ------------------------------------------------------- */
+
+enum { GEV_TURN_BUCKETS = 17 };
+
+/* Since the loop was opened, but for pending_bytes. */
+typedef struct gev_loop_stats {
+    uint64_t accepted;           /* connections its listeners took from the kernel */
+    uint64_t bytes_received;
+    uint64_t bytes_sent;         /* taken by the kernel */
+    uint64_t messages_received;
+    uint64_t messages_sent;      /* given to gev_loop_send */
+    uint64_t pending_bytes;      /* wait for the kernel now */
+    uint64_t events;             /* descriptors that were ready and were served */
+    uint64_t turn_ns;            /* nanoseconds in turns, waits left out */
+    uint64_t turns[GEV_TURN_BUCKETS];   /* by how long they took, see gev_turn_bound */
+} gev_loop_stats;
+
+/* The longest turn that `bucket` counts, nanoseconds; UINT64_MAX for the last one. */
+uint64_t gev_turn_bound(int bucket);
+/* From any thread, for as long as the loop is open. */
+void gev_loop_read_stats(gev_loop *loop, gev_loop_stats *stats);
+/* C counts each frame as a message received and each piece as one sent. Where the caller knows
+ * better it says here how many more there are, or fewer. Counted with the next turn and the next
+ * gev_loop_send. */
+void gev_loop_recount(gev_loop *loop, int64_t received, int64_t sent);
 
 /* ---- searching (find.c) ------------------------------------------------------------------- */
 
@@ -341,5 +383,41 @@ void gev_ws_mask(uint8_t *data, size_t size, const uint8_t *key, size_t offset);
 int gev_ws_header(uint8_t *header, uint8_t first, uint64_t size, const uint8_t *key);
 
 /* cdef end */
+
+/* cdef begin linux */
+
+/* ---- epoll and eventfd, one call at a time (linux_calls.c) ------------------------------- */
+
+int gev_epoll_create(int flags);
+int gev_epoll_ctl(int epfd, int operation, int fd, uint32_t events, uint64_t data);
+/* Fills events[i] and data[i]; returns how many. */
+int gev_epoll_wait(int epfd, uint32_t *events, uint64_t *data, int room, int timeout_ms);
+int gev_eventfd(unsigned int initial, int flags);
+int gev_eventfd_read(int fd, uint64_t *value);
+int gev_eventfd_write(int fd, uint64_t value);
+
+/* cdef end linux */
+
+/* cdef begin kqueue */
+
+/* ---- kqueue, one call at a time (kqueue_calls.c) ----------------------------------------- */
+
+typedef struct gev_kernel_event {    /* struct kevent */
+    uintptr_t ident;
+    int32_t filter;
+    uint32_t flags;
+    uint32_t fflags;
+    int64_t data;
+    uintptr_t udata;
+} gev_kernel_event;
+
+/* Closed by exec. */
+int gev_kqueue(void);
+/* Makes `count` changes, then waits (timeout_ms < 0: for ever) and fills in at most `room` events;
+ * returns how many. `events` may be NULL if `room` is 0, and then nothing is waited for. */
+int gev_kevent(int kq, const gev_kernel_event *changes, int count, gev_kernel_event *events,
+               int room, int timeout_ms);
+
+/* cdef end kqueue */
 
 #endif

@@ -149,7 +149,7 @@ static void cut_read(gev_loop *loop, gev_conn *conn, size_t size)
         gev_conn_close_now(loop, conn, GEV_REASON_NO_MEMORY);
         return;
     }
-    if (error) {
+    if (error && !done) {
         bad_frame(loop, conn, error);
         return;
     }
@@ -162,9 +162,10 @@ static void cut_read(gev_loop *loop, gev_conn *conn, size_t size)
         gev_conn_close_now(loop, conn, GEV_REASON_NO_MEMORY);
         return;
     }
-    conn->in_scanned = scanned;
+    conn->in_scanned = error ? 0 : scanned;
     conn->in_need = need;
-    if (done && loop->framings[conn->framing - 1].one_at_a_time)
+    /* A bad frame is bad when those before it were handled: they may change the framing. */
+    if (done && (error || loop->framings[conn->framing - 1].one_at_a_time))
         gev_input_mark(loop, conn);
 }
 
@@ -187,12 +188,14 @@ static void cut_large(gev_loop *loop, gev_conn *conn)
 
 /* ---- reading -------------------------------------------------------------------------------- */
 
-ssize_t gev_receive(int fd, uint8_t *into, size_t room)
+ssize_t gev_receive(gev_loop *loop, int fd, uint8_t *into, size_t room)
 {
     ssize_t got;
     do {
         got = recv(fd, into, room, 0);
     } while (got < 0 && errno == EINTR);
+    if (got > 0)
+        gev_count(&loop->stats.counts.bytes_received, (uint64_t)got);
     return got < 0 ? -errno : got;
 }
 
@@ -228,9 +231,10 @@ static void read_large(gev_loop *loop, gev_conn *conn)
     if (room > loop->limits.read_budget)
         room = loop->limits.read_budget;
     size_t end = (conn->in_start + conn->in_size) & (conn->in->size - 1);
-    ssize_t got = gev_receive(conn->fd, conn->in->base + end, room);
+    ssize_t got = gev_receive(loop, conn->fd, conn->in->base + end, room);
     if (got > 0) {
         conn->active = loop->now;
+        conn->first_byte_due = 0;
         conn->in_size += (uint32_t)got;
         cut_large(loop, conn);
     } else {
@@ -251,12 +255,13 @@ void gev_input_read(gev_loop *loop, gev_conn *conn)
     size_t room = loop->arena_size - loop->turn.used - kept;
     if (room > loop->limits.read_budget)
         room = loop->limits.read_budget;
-    ssize_t got = gev_receive(conn->fd, at + kept, room);
+    ssize_t got = gev_receive(loop, conn->fd, at + kept, room);
     if (got <= 0) {
         ended(loop, conn, got);
         return;
     }
     conn->active = loop->now;
+    conn->first_byte_due = 0;
     if (!conn->framing) {
         tell_frame(loop, conn, (size_t)got);
         return;
@@ -290,10 +295,12 @@ static void cut_kept(gev_loop *loop, gev_conn *conn)
         gev_conn_close_now(loop, conn, GEV_REASON_NO_MEMORY);
         return;
     }
-    if (error) {
+    if (error && !done) {
         bad_frame(loop, conn, error);
         return;
     }
+    if (error)
+        conn->in_scanned = 0;
     conn->in_start = (conn->in_start + (uint32_t)done) & (uint32_t)(conn->in->size - 1);
     conn->in_size -= (uint32_t)done;
     conn->in_need = need;

@@ -152,6 +152,12 @@ int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t s
     return 0;
 }
 
+int64_t gev_conn_kept(gev_loop *loop, int64_t token)
+{
+    gev_conn *conn = gev_conn_at(loop, token);
+    return conn ? conn->in_size : 0;
+}
+
 gev_ring *gev_conn_take_large(gev_loop *loop, int64_t token, uint32_t total)
 {
     gev_conn *conn = gev_conn_at(loop, token);

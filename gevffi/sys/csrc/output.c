@@ -36,8 +36,9 @@ typedef struct sender {
     size_t size;
 } sender;
 
-void gev_output_drop(gev_conn *conn)
+void gev_output_drop(gev_loop *loop, gev_conn *conn)
 {
+    gev_count(&loop->stats.counts.pending_bytes, -(uint64_t)conn->out_size);
     if (conn->out)
         gev_ring_give(conn->out);
     conn->out = NULL;
@@ -49,7 +50,7 @@ void gev_output_drop(gev_conn *conn)
  * closes when reading has come to its end; at once where nobody reads. */
 static void broken(gev_loop *loop, gev_conn *conn, int error)
 {
-    gev_output_drop(conn);
+    gev_output_drop(loop, conn);
     conn->state |= CONN_BROKEN;
     conn->state &= (uint16_t)~CONN_CHOKED;
     if (gev_conn_reads(conn))
@@ -63,6 +64,7 @@ static void progressed(gev_loop *loop, gev_conn *conn, size_t sent)
 {
     conn->active = loop->now;
     conn->sent += sent;
+    gev_count(&loop->stats.counts.bytes_sent, sent);
     if (conn->notify_at && conn->sent >= conn->notify_at) {
         conn->notify_at = 0;
         gev_conn_changed(loop, conn, GEV_CHANGE_SENT);
@@ -114,6 +116,7 @@ static void keep(sender *s, size_t done)
         memcpy(conn->out->base + end, (uint8_t *)s->pieces[i].iov_base + skip, size - skip);
         conn->out_size += (uint32_t)(size - skip);
     }
+    gev_count(&loop->stats.counts.pending_bytes, rest);
     if (conn->out_size > loop->limits.write_high_water && !(conn->state & CONN_CHOKED)) {
         conn->state |= CONN_CHOKED;
         /* A drain that nobody has heard of yet did not happen: high water and drain take turns. */
@@ -156,6 +159,17 @@ static bool put(sender *s)
     return !(conn->state & CONN_CLOSED);
 }
 
+void gev_output_put(gev_loop *loop, gev_conn *conn, const uint8_t *data, size_t size)
+{
+    sender s; /* not zeroed: 64 pieces, and this is done for each connection of a broadcast */
+    s.loop = loop;
+    s.conn = conn;
+    s.pieces[0] = (struct iovec){.iov_base = (void *)data, .iov_len = size};
+    s.count = 1;
+    s.size = size;
+    put(&s);
+}
+
 /* Adds a piece, joined to the one before where they touch; false once the connection takes no
  * more. */
 static bool gather(sender *s, const uint8_t *base, size_t size)
@@ -196,7 +210,7 @@ static void add_piece(gev_loop *loop, gev_conn *conn, const uint8_t *base, size_
 {
     if (!conn)
         return;
-    if (conn->state & (CONN_DRAINING | CONN_BROKEN | CONN_HALF_CLOSING)) {
+    if (!gev_output_takes(conn)) {
         conn->queued += size; /* never to be reached by `sent` */
         return;
     }
@@ -251,8 +265,10 @@ static int link_pieces(gev_loop *loop, int32_t count, const int64_t *numbers, co
                        size_t blob_size, const uint8_t *const *large)
 {
     size_t at = 0;
+    int64_t pieces = 0;
     for (int32_t i = 0; i + 1 < count; i += 2) {
         int64_t token = numbers[i], number = numbers[i + 1];
+        pieces += token >= 0 && token & GEV_SEND_RUN ? number : 1;
         if (token < 0) {
             add_piece(loop, gev_conn_at(loop, ~token), *large++, (size_t)number, false);
         } else if (token & GEV_SEND_RUN) {
@@ -271,6 +287,7 @@ static int link_pieces(gev_loop *loop, int32_t count, const int64_t *numbers, co
             at = (size_t)number;
         }
     }
+    gev_count_carried(&loop->stats.counts.messages_sent, pieces, &loop->stats.sent_carry);
     return 0;
 }
 
@@ -315,8 +332,9 @@ void gev_output_flush(gev_loop *loop, gev_conn *conn)
     }
     conn->out_start = (conn->out_start + (uint32_t)sent) & (uint32_t)(conn->out->size - 1);
     conn->out_size -= (uint32_t)sent;
+    gev_count(&loop->stats.counts.pending_bytes, -(uint64_t)sent);
     if (!conn->out_size)
-        gev_output_drop(conn);
+        gev_output_drop(loop, conn);
     progressed(loop, conn, (size_t)sent);
     if (!conn->out_size)
         gev_conn_drained(loop, conn);

@@ -1,4 +1,4 @@
-/* poller_epoll.c: epoll(7), first one call at a time, then as the poller.
+/* poller_epoll.c: epoll(7) as the poller.
  *
  * The poller is the one contract that the reactor and gevffi.sys.Poller stand on: descriptors go in
  * under a 64-bit token, tokens come out with what they are ready for. It is level-triggered, so
@@ -23,51 +23,18 @@
  * next one. A waker that stops between (a) and (b) may write late; then one later wait returns 0
  * too early.
  */
+#include "compat.h"
 #include "gevffi.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <unistd.h>
 
 #define WAKE_TOKEN UINT64_MAX
 /* The kernel's own bound on one epoll_wait, EP_MAX_EVENTS. */
 #define MAX_ROOM ((int)(INT_MAX / sizeof(struct epoll_event)))
-
-/* ---- epoll, one call at a time --------------------------------------------------------- */
-
-int gev_epoll_create(int flags)
-{
-    int epfd = epoll_create1(flags);
-    return epfd < 0 ? -errno : epfd;
-}
-
-int gev_epoll_ctl(int epfd, int operation, int fd, uint32_t events, uint64_t data)
-{
-    struct epoll_event event = {.events = events, .data.u64 = data};
-    return epoll_ctl(epfd, operation, fd, &event) < 0 ? -errno : 0;
-}
-
-int gev_epoll_wait(int epfd, uint32_t *events, uint64_t *data, int room, int timeout_ms)
-{
-    if (room < 1 || room > MAX_ROOM)
-        return -EINVAL;
-    struct epoll_event *raw = malloc((size_t)room * sizeof *raw);
-    if (raw == NULL)
-        return -ENOMEM;
-    int count = epoll_wait(epfd, raw, room, timeout_ms);
-    if (count < 0)
-        count = -errno;
-    for (int i = 0; i < count; i++) {
-        events[i] = raw[i].events;
-        data[i] = raw[i].data.u64;
-    }
-    free(raw);
-    return count;
-}
 
 /* ---- the poller ------------------------------------------------------------------------ */
 
@@ -207,6 +174,7 @@ int gev_poller_wait(gev_poller *poller, int timeout_ms)
         }
         poller->events[count].token = token;
         poller->events[count].ready = translate(poller->raw[i].events);
+        poller->events[count].error = 0;
         count++;
     }
     return count;

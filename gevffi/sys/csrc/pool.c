@@ -8,7 +8,7 @@
  *           [13] ...
  *
  *      take:  warm, else cold (pages anew), else carve one
- *      give:  warm while there is room, else a hole is punched and it is cold
+ *      give:  warm while there is room, else its pages are taken away and it is cold
  *
  * The pool has one file; slabs have consecutive stretches of it, and rings stretches of a slab.
  * A ring belongs to its power for ever, so a burst of one size could use up max_rings for all
@@ -19,21 +19,20 @@
  *
  * fork(2): between gev_pool_lock and gev_pool_unlock the thread that forks may still give rings
  * back (Python may run finalizers there), so the lock is open to that thread. */
+#include "compat.h"
 #include "ring.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 enum { POWERS = 64, SLAB_BYTES = 4 << 20 };
 
 struct gev_pool {
     pthread_mutex_t mutex;
     _Atomic uintptr_t forker;   /* the thread between gev_pool_lock and unlock; 0 for none */
-    int file;                   /* -1 after a drop */
+    int file;                   /* -1: none */
+    bool dropped;
     bool closed;                /* and gone with the last ring that is held */
     unsigned int page_power;
     uint64_t file_end;          /* where in the file the next slab starts */
@@ -93,9 +92,8 @@ int gev_pool_open(gev_pool **pool, uint64_t max_bytes, uint64_t max_rings, uint6
         free(opened);
         return result;
     }
-    opened->file = gev_memory_open();
-    if (opened->file < 0) {
-        result = opened->file;
+    result = gev_memory_open(&opened->file);
+    if (result < 0) {
         pthread_mutex_destroy(&opened->mutex);
         free(opened);
         return result;
@@ -169,7 +167,8 @@ static int find(gev_pool *pool, unsigned int power, gev_ring **ring) {
         return 0;
     }
     if (pool->cold[power]) {
-        int result = gev_memory_allocate(pool->file, pool->cold[power]->offset, size);
+        const gev_ring *cold = pool->cold[power];
+        int result = gev_memory_refill(pool->file, cold->base, cold->offset, size);
         if (result == 0)
             *ring = pop(pool->cold, power);
         return result;
@@ -206,7 +205,7 @@ static void unmap_idle(gev_pool *pool) {
             continue;
         }
         *link = slab->next;
-        gev_memory_release(pool->file, slab->offset, slab->span);
+        gev_memory_release(pool->file, slab->base, slab->offset, slab->span);
         gev_slab_close(slab);
     }
     pool->idle_slabs = 0;
@@ -218,7 +217,7 @@ int gev_pool_take(gev_pool *pool, size_t size, gev_ring **ring) {
     unsigned int power = power_for(pool, size);
     bool locked = lock(pool);
     int result = 0;
-    if (pool->file < 0)
+    if (pool->dropped)
         result = -ESTALE;
     else if (power >= POWERS - 1 || UINT64_C(1) << power > pool->max_bytes - pool->used_bytes)
         result = -ENOBUFS;
@@ -248,9 +247,9 @@ void gev_ring_give(gev_ring *ring) {
     pool->used_rings--;
     bool fits = pool->warm_bytes <= pool->max_warm_bytes &&
                 ring->size <= pool->max_warm_bytes - pool->warm_bytes;
-    if (pool->file < 0) {
+    if (pool->dropped) {
         push(pool->cold, ring);
-    } else if (fits || gev_memory_release(pool->file, ring->offset, ring->size) < 0) {
+    } else if (fits || gev_memory_release(pool->file, ring->base, ring->offset, ring->size) < 0) {
         push(pool->warm, ring);
         pool->warm_bytes += ring->size;
     } else {
@@ -291,11 +290,13 @@ void gev_pool_unlock(gev_pool *pool) {
 }
 
 void gev_pool_drop(gev_pool *pool) {
-    if (pool->file < 0)
+    if (pool->dropped)
         return;
     for (gev_slab *slab = pool->slabs; slab; slab = slab->next)
         gev_slab_drop(slab);
-    close(pool->file);
+    if (pool->file >= 0)
+        close(pool->file);
     pool->file = -1;
+    pool->dropped = true;
     pool->warm_bytes = 0;
 }

@@ -12,8 +12,10 @@
  * place in the queue. A connection is read once a turn, up to its budget.
  *
  * Accepted descriptors are handed to Python, which decides whose they are; gev_loop_adopt takes
- * one in. Out of descriptors (EMFILE and its kin), the listener is taken out of the poller until
- * Python resumes it, since a level-triggered listener that cannot accept would spin.
+ * one in. A turn has room for so many; when that is full, it ends as well, and the next one begins
+ * with the listener that found none: a flood at one listener does not shut out another. Out of
+ * descriptors (EMFILE and its kin), the listener is taken out of the poller until Python resumes
+ * it, since a level-triggered listener that cannot accept would spin.
  */
 #include "conn.h"
 
@@ -75,7 +77,8 @@ int gev_loop_open(gev_loop **result, const gev_limits *limits)
 {
     if (!limits->pool || limits->max_events < 1 || limits->max_events > 65536
             || !limits->read_budget || limits->write_limit > 1u << 30 || limits->idle_ms < 0
-            || limits->idle_ms > INT64_MAX / 2)
+            || limits->idle_ms > INT64_MAX / 2 || limits->first_byte_ms < 0
+            || limits->first_byte_ms > INT64_MAX / 2)
         return -EINVAL;
     gev_loop *loop = calloc(1, sizeof *loop);
     if (!loop)
@@ -143,8 +146,11 @@ void gev_loop_forked(gev_loop *loop)
 int64_t gev_loop_adopt(gev_loop *loop, int fd)
 {
     gev_conn *conn;
-    int error = gev_conn_open(loop, fd, &conn);
-    return error ? error : gev_conn_token(loop, conn);
+    int error = gev_conn_open(loop, fd, 0, &conn);
+    if (error)
+        return error;
+    gev_idle_await_first_byte(loop, conn);
+    return gev_conn_token(loop, conn);
 }
 
 /* ---- listeners ------------------------------------------------------------------------------ */
@@ -233,7 +239,7 @@ static void linger(gev_loop *loop, gev_conn *conn)
 {
     uint8_t scratch[16384];
     for (size_t seen = 0; seen < loop->limits.read_budget; seen += sizeof scratch) {
-        ssize_t got = gev_receive(conn->fd, scratch, sizeof scratch);
+        ssize_t got = gev_receive(loop, conn->fd, scratch, sizeof scratch);
         if (got == -EAGAIN)
             return;
         if (got <= 0) {
@@ -271,11 +277,17 @@ static void serve(gev_loop *loop, const gev_event *event)
     gev_conn *conn = gev_conn_at(loop, (int64_t)event->token);
     if (!conn)
         return;
+    if (conn->state & CONN_CONNECTING) {
+        gev_conn_connected(loop, conn, event->error);
+        return;
+    }
     /* A hang-up may come without writability (unix(7)); sending is how its output ends then. */
     if (event->ready & (GEV_WRITE | GEV_HANGUP))
         gev_output_flush(loop, conn);
     if (conn->fd < 0 || !(event->ready & (GEV_READ | GEV_HANGUP | GEV_ERROR)))
         return;
+    if (event->ready & GEV_ERROR)
+        conn->state |= CONN_BROKEN; /* what came before is read; the end behind it is a reset */
     if (conn->state & CONN_LINGERING)
         linger(loop, conn);
     else if (gev_conn_reads(conn))
@@ -284,7 +296,23 @@ static void serve(gev_loop *loop, const gev_event *event)
         hung_up(loop, conn, event->ready);
 }
 
+/* Whether the turn has room for what the event brings; if not, the next one begins with it. */
+static bool has_room(const gev_loop *loop, const gev_event *event)
+{
+    if (event->token & LISTENER)
+        return loop->turn.accepted < ACCEPT_ROOM;
+    return loop->arena_size - loop->turn.used >= GEV_MIN_READ;
+}
+
 /* ---- the turn ------------------------------------------------------------------------------- */
+
+/* The messages of the last turn. Counted when the caller is done with them, since it knows what
+ * became of the frames (gev_loop_recount). */
+static void count_messages(gev_loop *loop)
+{
+    gev_count_carried(&loop->stats.counts.messages_received, loop->messages,
+                      &loop->stats.received_carry);
+}
 
 int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
 {
@@ -292,6 +320,9 @@ int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
     if (start > loop->arena_size || loop->arena_size - start < GEV_MIN_READ
             || loop->arena_size > INT32_MAX)
         return -EINVAL;
+    int64_t now = gev_stats_turn_over(&loop->stats);
+    count_messages(loop);
+    loop->messages = 0;
     gev_conn_release_told(loop);
     loop->frames = turn->changes = turn->accepted = turn->accept_error = 0;
     turn->run_count = turn->cuts = turn->large_count = 0;
@@ -305,14 +336,20 @@ int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
             return ready;
         loop->served = 0;
         loop->ready = ready < 0 ? 0 : ready;
+        now = gev_now_ns();
     }
-    loop->now = gev_now_ms();
+    loop->stats.turn_began = now;
+    loop->now = now / 1000000;
+    int before = loop->served;
     if (loop->again_count)
         gev_input_again(loop);
-    while (loop->served < loop->ready && loop->arena_size - turn->used >= GEV_MIN_READ)
+    while (loop->served < loop->ready && has_room(loop, &loop->events[loop->served]))
         serve(loop, &loop->events[loop->served++]);
     gev_idle_expire(loop);
     gev_conn_report_changes(loop);
+    gev_count(&loop->stats.counts.events, (uint64_t)(loop->served - before));
+    gev_count(&loop->stats.counts.accepted, (uint64_t)turn->accepted);
+    loop->messages = loop->frames + turn->cuts + turn->large_count;
     bool more = turn->changes || turn->accepted || turn->accept_error || turn->large_count;
     return loop->frames + (more ? GEV_MORE : 0) + (turn->run_count ? GEV_RUNS : 0);
 }

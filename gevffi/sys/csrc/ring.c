@@ -1,4 +1,4 @@
-/* ring.c: mirrored mappings, carved so that a ring costs one kernel mapping and not two.
+/* ring.c: mirrored mappings, carved one after the other from reserved address space.
  *
  * A ring's memory is mapped twice in a row, so a span that wraps round its end is still one run of
  * addresses:
@@ -10,51 +10,19 @@
  *                      start v   end of the ring v     v end
  *                ...........[ r e a d a b l e    |  s p a n ]......
  *
- * Two mappings a ring would use up vm.max_map_count (65 530) at 32 thousand rings. But the kernel
- * merges neighbours whose addresses and file offsets both go on, and rings can be laid out so that
- * they do:
- *
- *      address     A     A     B     B     C     C    (reserved, PROT_NONE)
- *      file      0..1  0..1  1..2  1..2  2..3  2..3
- *      mapping   |--1--|----2----|----3----|--4--|
- *
- * The second half of A and the first half of B are one mapping: n rings cost n + 1. So a slab
- * reserves address space once (PROT_NONE, no memory) and rings are mapped into it one after the
- * other, MAP_FIXED inside our own reservation only. Sizes may be mixed.
- *
- * Pages are allocated by fallocate(2) and not by touching them: when the machine is full that is an
- * error here, where it would be a SIGBUS there. */
-#define _GNU_SOURCE
+ * A slab reserves address space once (PROT_NONE, no memory) and rings are mapped into it one after
+ * the other, MAP_FIXED inside our own reservation only. Sizes may be mixed. The rings of a slab have
+ * consecutive stretches of the pool's file, where it has one; memory_linux.c says what for. */
+#include "compat.h"
 #include "ring.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
-static int change(int file, int mode, uint64_t offset, size_t size) {
-    int result;
-    do {
-        result = fallocate(file, mode, (off_t)offset, (off_t)size);
-    } while (result < 0 && errno == EINTR);
-    return result < 0 ? -errno : 0;
-}
+enum { NOTHING = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE };
 
-int gev_memory_open(void) {
-    int file = memfd_create("gevffi", MFD_CLOEXEC);
-    return file < 0 ? -errno : file;
-}
-
-int gev_memory_allocate(int file, uint64_t offset, size_t size) {
-    return change(file, 0, offset, size);
-}
-
-int gev_memory_release(int file, uint64_t offset, size_t size) {
-    return change(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, size);
-}
-
-static int map(uint8_t *where, size_t size, int protection, int flags, int file, uint64_t offset) {
-    void *at = mmap(where, size, protection, MAP_FIXED | flags, file, (off_t)offset);
+/* Maps private memory over `size` bytes of a reservation. */
+static int cover(uint8_t *where, size_t size, int protection) {
+    void *at = mmap(where, size, protection, MAP_FIXED | NOTHING, -1, 0);
     return at == MAP_FAILED ? -errno : 0;
 }
 
@@ -64,7 +32,7 @@ int gev_slab_open(gev_slab **slab, uint64_t offset, size_t span) {
     gev_slab *opened = calloc(1, sizeof *opened);
     if (!opened)
         return -ENOMEM;
-    void *base = mmap(NULL, 2 * span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *base = mmap(NULL, 2 * span, PROT_NONE, NOTHING, -1, 0);
     if (base == MAP_FAILED) {
         int error = errno;
         free(opened);
@@ -87,14 +55,11 @@ int gev_slab_carve(gev_slab *slab, int file, size_t size, gev_ring **ring) {
     carved->size = size;
     carved->offset = slab->offset + slab->carved;
     carved->slab = slab;
-    int result = gev_memory_allocate(file, carved->offset, size);
-    for (size_t half = 0; half < 2 && result == 0; half++)
-        result = map(carved->base + half * size, size, PROT_READ | PROT_WRITE, MAP_SHARED, file,
-                     carved->offset);
+    int result = gev_memory_map(file, carved->base, carved->offset, size);
     if (result < 0) {
         /* Back to a reservation. Should that fail too, the next carve maps over it. */
-        map(carved->base, 2 * size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        gev_memory_release(file, carved->offset, size);
+        cover(carved->base, 2 * size, PROT_NONE);
+        gev_memory_release(file, carved->base, carved->offset, size);
         free(carved);
         return result;
     }
@@ -105,18 +70,16 @@ int gev_slab_carve(gev_slab *slab, int file, size_t size, gev_ring **ring) {
 }
 
 uint64_t gev_slab_mappings(const gev_slab *slab) {
-    uint64_t in_rings = slab->rings ? slab->rings + UINT64_C(1) : 0;
-    return in_rings + (slab->carved < slab->span);
+    return gev_memory_mappings(slab->rings) + (slab->carved < slab->span);
 }
 
 void gev_slab_drop(gev_slab *slab) {
     if (slab->carved == 0)
         return;
-    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     size_t size = 2 * slab->carved;
     /* Writable memory may be refused (overcommit, RLIMIT_DATA); zeros to read never are. */
-    if (map(slab->base, size, PROT_READ | PROT_WRITE, flags, -1, 0) < 0)
-        map(slab->base, size, PROT_READ, flags, -1, 0);
+    if (cover(slab->base, size, PROT_READ | PROT_WRITE) < 0)
+        cover(slab->base, size, PROT_READ);
 }
 
 void gev_slab_close(gev_slab *slab) {

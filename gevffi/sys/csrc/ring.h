@@ -15,12 +15,20 @@ struct gev_slab {
     gev_slab *next;
 };
 
-/* A file of memory, without a name and closed by exec: a descriptor, or -errno. */
-int gev_memory_open(void);
-/* Gives the file its pages now, zeroed, so that no later write to them can fail. */
-int gev_memory_allocate(int file, uint64_t offset, size_t size);
-/* Takes the pages away again; the length of the file stays. */
-int gev_memory_release(int file, uint64_t offset, size_t size);
+/* memory_linux.c or memory_posix.c: the pages. `base` is the address of both halves, `size` the bytes
+ * of one, `offset` their place in `file`. */
+
+/* What the rings of a pool share: a descriptor, or -1 where there is no such thing. */
+int gev_memory_open(int *file);
+/* Maps zeroed pages, twice, into address space that is reserved. Where the system can promise it, no
+ * later write to them fails. */
+int gev_memory_map(int file, uint8_t *base, uint64_t offset, size_t size);
+/* Takes the pages away, and keeps the addresses. */
+int gev_memory_release(int file, uint8_t *base, uint64_t offset, size_t size);
+/* Zeroed pages again, after a release. */
+int gev_memory_refill(int file, uint8_t *base, uint64_t offset, size_t size);
+/* How many kernel mappings `rings` neighbours cost, at most. */
+uint64_t gev_memory_mappings(uint64_t rings);
 
 /* Reserves address space for `span` bytes of the file from `offset` on. */
 int gev_slab_open(gev_slab **slab, uint64_t offset, size_t span);

@@ -1,49 +1,43 @@
-/* test_poller.c: the wake-up, one interleaving at a time, and the poller's bounds.
+/* poller.h: the tests of the poller's contract, the wake-up one interleaving at a time.
  *
- * This program has an epoll_wait and a write of its own, in front of libc's. They make the system
- * call and count; and epoll_wait runs a hook just before the kernel is entered or just after it has
- * returned, which is where another thread's wake would be most awkward. So each row of the table in
- * poller_epoll.c is run on purpose and not by luck.
+ * A program that includes this has, in front of libc's or libkqueue's, a function of its own for the
+ * call that waits and for the one that ends a wait. They make the call and count; and the first runs
+ * a hook just before the kernel is entered or just after it has returned, which is where another
+ * thread's wake would be most awkward. So each row of the table in poller_epoll.c is run on purpose
+ * and not by luck.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
+#ifndef POLLER_H
+#define POLLER_H
+
+#include "compat.h"
+
 #include "check.h"
 #include "gevffi.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
+#include <sys/wait.h>
 
 static gev_poller *poller;
-static atomic_int writes;            /* of any eventfd: nobody else here calls write(2) */
-static atomic_int asleep;            /* epoll_wait is about to block */
-static int last_timeout;             /* what epoll_wait was given */
+static atomic_int writes;            /* calls that end a wait */
+static atomic_int asleep;            /* the call that waits is about to block */
+static int last_timeout;             /* what it was given, milliseconds; -1: for ever */
 static void (*before_wait)(void), (*after_wait)(void);
 static int interrupt_wait;           /* fail with EINTR instead */
 
-ssize_t write(int fd, const void *data, size_t size)
-{
-    atomic_fetch_add(&writes, 1);
-    return syscall(SYS_write, fd, data, size);
-}
-
-int epoll_wait(int epfd, struct epoll_event *events, int room, int timeout)
+/* Around the call that waits; the second returns what it returned. */
+static void enter_wait(int timeout)
 {
     last_timeout = timeout;
     if (before_wait)
         before_wait();
     atomic_store(&asleep, timeout != 0);
-    int ready = -1;
-    if (interrupt_wait)
-        errno = EINTR;
-    else
-        ready = (int)syscall(SYS_epoll_pwait, epfd, events, room, timeout, NULL, 0);
+}
+
+static int leave_wait(int ready)
+{
     int error = errno;
     if (after_wait)
         after_wait();
@@ -68,6 +62,7 @@ static void open_poller(int room)
 static void close_poller(void)
 {
     gev_poller_close(poller);
+    settle();
     poller = NULL;
 }
 
@@ -221,6 +216,105 @@ static void a_wake_takes_no_event_away(void)
     close(ends[1]);
 }
 
+/* Every interest to every other: what is told is what is wanted, and the rest is not. */
+static void interest_changes_exactly(void)
+{
+    int ends[2];
+    open_poller(8);
+    CHECK_EQUAL(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    CHECK_EQUAL(send(ends[1], "x", 1, 0), 1);
+    for (int from = 0; from < 4; from++)
+        for (int to = 0; to < 4; to++) {
+            CHECK_EQUAL(gev_poller_add(poller, ends[0], 1, from), 0);
+            CHECK_EQUAL(gev_poller_add(poller, ends[0], 2, to), -EEXIST);
+            CHECK_EQUAL(gev_poller_modify(poller, ends[0], 3, from, to), 0);
+            for (int twice = 0; twice < 2; twice++) { /* level-triggered */
+                CHECK_EQUAL(gev_poller_wait(poller, to ? -1 : 0), to != 0);
+                CHECK(!to || gev_poller_events(poller)->token == 3);
+                CHECK_EQUAL(to ? (int)gev_poller_events(poller)->ready : 0, to);
+            }
+            CHECK_EQUAL(gev_poller_remove(poller, ends[0], to), 0);
+            CHECK_EQUAL(gev_poller_wait(poller, 0), 0);
+            CHECK_EQUAL(gev_poller_modify(poller, ends[0], 3, to, from), -ENOENT);
+        }
+    close_poller();
+    close(ends[0]);
+    close(ends[1]);
+}
+
+/* The peer has ended; what it sent before is there first, and then its end, at each interest. */
+static void an_end_does_not_hide_what_came_before_it(void)
+{
+    int ends[2];
+    char text[8];
+    open_poller(8);
+    CHECK_EQUAL(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    CHECK_EQUAL(gev_poller_add(poller, ends[0], 1, GEV_READ), 0);
+    CHECK_EQUAL(send(ends[1], "last", 4, 0), 4);
+    close(ends[1]);
+    for (int left = 4; left >= 0; left -= 2) {
+        CHECK_EQUAL(gev_poller_wait(poller, -1), 1);
+        CHECK(gev_poller_events(poller)->ready & GEV_READ);
+        CHECK(!(gev_poller_events(poller)->ready & GEV_ERROR));
+        CHECK_EQUAL(recv(ends[0], text, 2, 0), left ? 2 : 0);
+    }
+    CHECK_EQUAL(gev_poller_modify(poller, ends[0], 1, GEV_READ, GEV_WRITE), 0);
+    CHECK_EQUAL(gev_poller_wait(poller, -1), 1);
+    CHECK(gev_poller_events(poller)->ready & GEV_HANGUP);
+    close_poller();
+    close(ends[0]);
+}
+
+/* One that has only shut its own side down has not hung up. */
+static void half_an_end_is_no_hang_up(void)
+{
+    int ends[2];
+    open_poller(8);
+    CHECK_EQUAL(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    CHECK_EQUAL(shutdown(ends[1], SHUT_WR), 0);
+    CHECK_EQUAL(gev_poller_add(poller, ends[0], 1, 0), 0);
+    CHECK_EQUAL(gev_poller_wait(poller, 0), 0);
+    CHECK_EQUAL(gev_poller_modify(poller, ends[0], 1, 0, GEV_READ | GEV_WRITE), 0);
+    CHECK_EQUAL(gev_poller_wait(poller, -1), 1);
+    CHECK_EQUAL(gev_poller_events(poller)->ready, GEV_READ | GEV_WRITE);
+    close_poller();
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void a_forked_poller_lets_go(void)
+{
+    int ends[2];
+    open_poller(8);
+    CHECK_EQUAL(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    CHECK_EQUAL(gev_poller_add(poller, ends[0], 1, GEV_READ), 0);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        gev_poller_forked(poller);
+        CHECK_EQUAL(gev_poller_wait(poller, -1), -EBADF);
+        CHECK_EQUAL(gev_poller_add(poller, ends[1], 1, GEV_READ), -EBADF);
+        CHECK_EQUAL(gev_poller_modify(poller, ends[0], 1, GEV_READ, 0), -EBADF);
+        CHECK_EQUAL(gev_poller_remove(poller, ends[0], GEV_READ), -EBADF);
+        before_wait = after_wait = NULL;
+        CHECK_EQUAL(gev_poller_wake(poller), 0);
+        gev_poller_close(poller);
+        open_poller(8);
+        CHECK_EQUAL(gev_poller_add(poller, ends[0], 7, GEV_WRITE), 0);
+        CHECK_EQUAL(gev_poller_wait(poller, -1), 1);
+        CHECK_EQUAL(gev_poller_events(poller)->token, 7);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK_EQUAL(send(ends[1], "x", 1, 0), 1);
+    CHECK_EQUAL(gev_poller_wait(poller, -1), 1);
+    CHECK_EQUAL(gev_poller_events(poller)->token, 1);
+    close_poller();
+    close(ends[0]);
+    close(ends[1]);
+}
+
 static void interest_can_go_and_come_back(void)
 {
     int ends[2];
@@ -248,8 +342,6 @@ static void interest_can_go_and_come_back(void)
 static void what_is_out_of_bounds_is_refused(void)
 {
     gev_poller *none = (gev_poller *)1;
-    uint32_t events;
-    uint64_t data;
     CHECK_EQUAL(gev_poller_open(&none, 0), -EINVAL);
     CHECK(none == NULL);
     CHECK_EQUAL(gev_poller_open(&none, INT32_MAX), -EINVAL);
@@ -259,10 +351,8 @@ static void what_is_out_of_bounds_is_refused(void)
     CHECK_EQUAL(gev_poller_add(poller, 0, 1, GEV_ERROR), -EINVAL);
     CHECK_EQUAL(gev_poller_add(poller, -1, 1, GEV_READ), -EBADF);
     CHECK_EQUAL(gev_poller_modify(poller, 0, UINT64_MAX, 0, GEV_READ), -EINVAL);
+    CHECK_EQUAL(gev_poller_add(poller, 0x7fffff00, 1, GEV_READ), -EBADF);
     close_poller();
-    CHECK_EQUAL(gev_epoll_wait(-1, &events, &data, 0, 0), -EINVAL);
-    CHECK_EQUAL(gev_epoll_wait(-1, &events, &data, INT32_MAX, 0), -EINVAL);
-    CHECK_EQUAL(gev_epoll_wait(-1, &events, &data, 1, 0), -EBADF);
 }
 
 /* Opening fails at each step in turn, and what was opened before is closed again. */
@@ -285,7 +375,7 @@ static void a_poller_that_finds_no_descriptor_leaves_none_open(void)
     }
 }
 
-int main(void)
+static void run_poller_tests(void)
 {
     CHECK_TIME(20);
     RUN(a_wake_before_the_wait_costs_nothing_and_ends_it);
@@ -296,8 +386,13 @@ int main(void)
     RUN(a_sleeping_thread_is_woken);
     RUN(no_wake_is_lost_in_a_storm);
     RUN(a_wake_takes_no_event_away);
+    RUN(interest_changes_exactly);
     RUN(interest_can_go_and_come_back);
+    RUN(an_end_does_not_hide_what_came_before_it);
+    RUN(half_an_end_is_no_hang_up);
+    RUN(a_forked_poller_lets_go);
     RUN(what_is_out_of_bounds_is_refused);
     RUN(a_poller_that_finds_no_descriptor_leaves_none_open);
-    return 0;
 }
+
+#endif

@@ -1,0 +1,1 @@
+"""Holds the WebSocket server and client against the Autobahn|Testsuite, see README.md."""
