@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import Any
 
-from gevffi import Connection, Handler, Server
+from gevffi import Connection, Handler, Server, ws
 
 
 class Echo(Handler):
@@ -16,6 +16,14 @@ class Echo(Handler):
     def on_message(self, conn: Connection, ctx: Any, data: Any) -> Any:
         """Return the message."""
         return data
+
+
+class WebSocketEcho(ws.Handler):
+    """Sends back every message, text as text and binary as binary."""
+
+    def on_message(self, conn: ws.Connection, message: Any) -> Any:
+        """Return the message."""
+        return message
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,7 +47,43 @@ def parser() -> argparse.ArgumentParser:
         help="serve metrics to Prometheus there; default: nowhere",
     )
     echo.add_argument("--protocol", choices=["raw"], default="raw", help="default: %(default)s")
+    ws_echo = commands.add_parser("ws-echo", help="send back WebSocket messages")
+    ws_echo.add_argument("--address", default="127.0.0.1:9001", help="default: %(default)s")
+    ws_echo.add_argument("--loops", type=int, default=1, help="event loops; default: %(default)s")
+    ws_echo.add_argument("--no-compression", action="store_true", help="no permessage-deflate")
+    ws_echo.add_argument(
+        "--max-message-size",
+        type=int,
+        default=1 << 20,
+        metavar="BYTES",
+        help="larger messages close the connection with 1009; default: %(default)s",
+    )
     return top
+
+
+def server_for(arguments: argparse.Namespace) -> Server:
+    """Return the server that the command line asks for.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    if arguments.command == "ws-echo":
+        return ws.Server(
+            WebSocketEcho(),
+            arguments.address,
+            loops=arguments.loops,
+            compression=None if arguments.no_compression else ws.Deflate(),
+            max_message_size=arguments.max_message_size,
+            text="bytes",
+        )
+    return Server(
+        Echo(),
+        arguments.address,
+        loops=arguments.loops,
+        reuse_port=arguments.reuse_port,
+        idle_time=arguments.idle_time,
+        metrics_address=arguments.metrics_address,
+    )
 
 
 def announce(server: Server) -> None:
@@ -54,14 +98,7 @@ def main() -> int:
     arguments = parser().parse_args()
     logging.basicConfig(format="%(levelname)s %(message)s")
     try:
-        server = Server(
-            Echo(),
-            arguments.address,
-            loops=arguments.loops,
-            reuse_port=arguments.reuse_port,
-            idle_time=arguments.idle_time,
-            metrics_address=arguments.metrics_address,
-        )
+        server = server_for(arguments)
         server.run_after(0, announce, server)
         server.start()
     except (ValueError, OSError, ImportError) as exc:

@@ -94,8 +94,8 @@ class FrameBuffer:
         kept = self._kept
         kept += data
         view = memoryview(kept).toreadonly()
-        start = 0
-        while True:
+        start = length = 0
+        while start < len(kept):
             length, tag, begin, end = self._cutter.cut(kept, start)
             if length <= 0:
                 break

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 from helpers import PATIENCE, receive_all, receive_exactly
+from websockets.exceptions import ConnectionClosedError
+from websockets.sync.client import connect
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -26,10 +28,12 @@ def command(*arguments: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def echo(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], tuple[str, int]]]:
+def echo(
+    *arguments: str, kind: str = "echo"
+) -> Iterator[tuple[subprocess.Popen[str], tuple[str, int]]]:
     """The echo server in a process of its own, and where it says it listens."""
     process = subprocess.Popen(
-        command("echo", "--address", "127.0.0.1:0", *arguments),
+        command(kind, "--address", "127.0.0.1:0", *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -191,3 +195,36 @@ def test_the_command_line_explains_itself() -> None:
     assert "127.0.0.1:1833" in done.stdout
     assert run().returncode == 2
     assert run("echo", "--loops", "two").returncode == 2
+
+
+def test_ws_echo() -> None:
+    with echo("--max-message-size", "1000", kind="ws-echo") as (process, (host, port)):
+        with connect(f"ws://{host}:{port}") as client:
+            assert client.response is not None
+            assert "permessage-deflate" in client.response.headers["Sec-WebSocket-Extensions"]
+            for message in ("text", b"binary", "x" * 1000):
+                client.send(message)
+                assert client.recv(PATIENCE) == message
+            client.send(b"x" * 1001)
+            with pytest.raises(ConnectionClosedError, match="1009"):
+                client.recv(PATIENCE)
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=PATIENCE) == ("", "")
+        assert process.returncode == 0
+
+
+def test_ws_echo_without_compression() -> None:
+    with (
+        echo("--no-compression", "--loops", "2", kind="ws-echo") as (_process, (host, port)),
+        connect(f"ws://{host}:{port}") as client,
+    ):
+        assert client.response is not None
+        assert "Sec-WebSocket-Extensions" not in client.response.headers
+        client.send("text")
+        assert client.recv(PATIENCE) == "text"
+
+
+def test_ws_echo_says_what_is_wrong() -> None:
+    found = run("ws-echo", "--max-message-size", "-1")
+    assert (found.returncode, found.stdout) == (1, "")
+    assert "max_message_size" in found.stderr

@@ -1,0 +1,312 @@
+"""One WebSocket, as handlers see it, on top of a `gevffi.Connection`.
+
+    read ──▶ FrameBuffer ──▶ whole message in one frame ───────────────▶ on_message ──▶ reply
+                  │                                                          ▲
+                  └────────▶ Messages: fragments, compression, control ──────┘
+                                 └──▶ pong, close frame ──▶ sent
+
+What was read is copied once, into the connection's own buffer, and unmasked and cut there. Frames
+are handled one by one, and each reply is on its way before the next frame is looked at; so what is
+wrong with a frame costs the peer no reply to an earlier one.
+
+A failure is told in two places: the peer gets a close frame with the code, and the connection below
+closes with the `CloseReason` that goes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from gevffi._ws_frames import BINARY, CLOSE, FIN, PING, TEXT, FrameBuffer, FrameError, header
+from gevffi._ws_messages import Messages, Output, State, close_payload
+from gevffi.outbox import LARGE
+from gevffi.protocol import FrameTooLargeError, ProtocolError
+
+if TYPE_CHECKING:
+    from gevffi._ws_handshake import Answer, Opening
+    from gevffi._ws_keeper import Deadlines
+    from gevffi._ws_server import Adapter, LoopKeeper
+    from gevffi.connection import Connection as Transport
+    from gevffi.loop import EventLoop
+    from gevffi.sys.sockaddr import Address
+
+_WHOLE_TEXT, _WHOLE_BINARY = FIN | TEXT, FIN | BINARY
+_TOO_LARGE = 1009
+
+
+class Connection:
+    """A WebSocket of a server. Made by it; handlers get it in every callback.
+
+    Methods that send may be called from any thread, and do nothing once the connection is closing:
+    a peer may leave at any moment, and `on_close` tells.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_adapter",
+        "_deadline",
+        "_frames",
+        "_heard",
+        "_keeper",
+        "_late",
+        "_left",
+        "_messages",
+        "_opening",
+        "_paused",
+        "context",
+        "subprotocol",
+        "transport",
+    )
+
+    def __init__(self, transport: Transport, adapter: Adapter, keeper: LoopKeeper) -> None:
+        self.transport = transport
+        """The connection below. Send nothing on it."""
+        self.context: Any = None
+        """The user's, for whatever belongs to this connection."""
+        self.subprotocol: str | None = None
+        """What was agreed on."""
+        self._adapter = adapter
+        self._keeper = keeper
+        self._opening: Opening | None = None
+        self._messages: Messages | None = None  # from the handshake on
+        self._frames: FrameBuffer | None = None
+        self._deadline: Deadlines | None = None
+        self._heard = False  # since somebody last looked: bytes of the peer
+        self._paused = False
+        self._left: Iterator[tuple[int, memoryview]] | None = None  # frames, while paused
+        self._late = b""  # what came behind them
+
+    def __repr__(self) -> str:
+        return f"<WebSocket {self.transport!r}>"
+
+    # ---- sending --------------------------------------------------------------------------------
+
+    def send_text(self, text: str | bytes | bytearray | memoryview) -> None:
+        """Send a text message. From any thread.
+
+        Args:
+            text: what is not a `str` must be UTF-8, and is not looked at.
+        """
+        self._post(TEXT, text.encode() if isinstance(text, str) else text)
+
+    def send_binary(self, data: bytes | bytearray | memoryview) -> None:
+        """Send a binary message. From any thread; the caller may reuse its buffer at once."""
+        self._post(BINARY, data)
+
+    def _post(self, opcode: int, data: Any) -> None:
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"a message must be bytes-like, not {data!r}")
+        if isinstance(data, memoryview) and (data.itemsize != 1 or not data.c_contiguous):
+            data = data.tobytes()
+        loop = self.loop
+        if loop.in_loop():
+            self._send(opcode, data)
+        else:
+            loop.call_soon_threadsafe(self._send, opcode, bytes(data))
+
+    def ping(self, data: bytes = b"") -> None:
+        """Send a ping. From any thread.
+
+        Raises:
+            ValueError: more than 125 bytes.
+        """
+        if len(data) > 125:
+            raise ValueError(f"a ping has at most 125 bytes, not {len(data)}")
+        self._in_loop(self._ping, bytes(data))
+
+    def close(self, code: int | None = 1000, reason: str = "") -> None:
+        """Begin the closing handshake (RFC 6455, section 7.1.2). From any thread.
+
+        No message is delivered or sent any more. The connection ends when the peer has answered,
+        or `close_timeout` seconds later.
+
+        Args:
+            code: 1000 to 1003, 1007 to 1014, 3000 to 4999 (section 7.4); None for none.
+            reason: for people, at most 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: a code that may not be sent, a reason that is too long, or one without code.
+        """
+        close_payload(code, reason)
+        self._in_loop(self._close, code, reason)
+
+    def abort(self) -> None:
+        """Reset the connection at once, without a closing handshake. From any thread."""
+        self.transport.abort()
+
+    def _in_loop(self, call: Any, *args: Any) -> None:
+        if self.loop.in_loop():
+            call(*args)
+        else:
+            self.loop.call_soon_threadsafe(call, *args)
+
+    def _send(self, opcode: int, data: Any) -> None:
+        if self._messages is not None:
+            self._output(self._messages.send(opcode, data))
+
+    def _ping(self, data: bytes) -> None:
+        if self._messages is not None:
+            self._output(self._messages.ping(data))
+
+    def _close(self, code: int | None, reason: str) -> None:
+        messages = self._messages
+        if messages is not None and messages.state is State.OPEN:
+            self._output(messages.close(code, reason))
+            self._keeper.put(self, self._keeper.closing)
+
+    def _fail(self, code: int, reason: str) -> None:
+        """Say what is wrong; closing the connection is the caller's."""
+        if self._messages is not None:
+            self._output(self._messages.fail(code, reason))
+
+    def _output(self, pieces: Output) -> None:
+        send = self.transport._send
+        if len(pieces) == 2 and len(pieces[1]) < LARGE:
+            send(b"".join(pieces), None)
+            return
+        for piece in pieces:
+            send(piece, None)
+
+    # ---- receiving ------------------------------------------------------------------------------
+
+    def pause_reading(self) -> None:
+        """Deliver no more messages until `resume_reading`; the kernel holds the peer back.
+
+        On the loop's thread. Pings are not answered meanwhile, and the peer is not expected to
+        answer ours.
+        """
+        self.loop.check_thread()
+        self._paused = True
+        self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Deliver messages again. On the loop's thread."""
+        self.loop.check_thread()
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+            self.loop.call_soon_threadsafe(self._go_on)
+
+    def _opened(self, answer: Answer, max_message_size: int) -> None:
+        self.subprotocol = answer.subprotocol
+        self._opening = None
+        self._messages = Messages(
+            server=True, max_message_size=max_message_size, agreement=answer.deflate
+        )
+        self._frames = FrameBuffer(
+            from_client=True,
+            deflate=answer.deflate is not None,
+            max_message_size=max_message_size,
+        )
+
+    def _take(self, data: memoryview) -> None:
+        """Handle what was read."""
+        self._heard = True
+        if self._paused or self._left is not None or self._late:
+            self._late += data
+            return
+        assert self._frames is not None
+        self._handle(self._frames.feed(data))
+
+    def _go_on(self) -> None:
+        """With what was there when reading was paused, and behind it."""
+        try:
+            if self._left is not None and not self._paused:
+                left, self._left = self._left, None
+                self._handle(left)
+            if self._late and self._left is None and not self._paused:
+                late, self._late = self._late, b""
+                assert self._frames is not None
+                self._handle(self._frames.feed(late))
+        except Exception as exc:
+            self.loop._failed(self.transport, exc)
+
+    def _handle(self, frames: Iterator[tuple[int, memoryview]]) -> None:
+        adapter, messages = self._adapter, self._messages
+        assert messages is not None
+        try:
+            for tag, payload in frames:
+                if messages.state is State.OPEN and tag in (_WHOLE_TEXT, _WHOLE_BINARY):
+                    adapter.message(self, tag & 0x0F, payload)
+                else:
+                    event = messages.receive(tag, payload)
+                    if event is not None:
+                        self._output(event.reply)
+                        if event.opcode == CLOSE:
+                            self.transport.close()
+                            return
+                        if event.opcode in (TEXT, BINARY):
+                            adapter.message(self, event.opcode, event.data)
+                        else:
+                            adapter.control(self, event.opcode == PING, event.data)
+                if self._paused or not self.transport.connected:
+                    self._left = frames if self._paused else None
+                    return
+        except FrameError as exc:
+            self._fail(exc.code, exc.reason)
+            error = FrameTooLargeError if exc.code == _TOO_LARGE else ProtocolError
+            raise error(exc) from None
+
+    # ---- what is known of it --------------------------------------------------------------------
+
+    @property
+    def loop(self) -> EventLoop:
+        """The loop it belongs to."""
+        return self.transport.loop
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages can be sent: neither closed nor about to be."""
+        messages = self._messages
+        return messages is not None and messages.state is State.OPEN and self.transport.connected
+
+    @property
+    def id(self) -> int:
+        """A number no other connection of this process has."""
+        return self.transport.id
+
+    @property
+    def peer_address(self) -> Address:
+        """Who is at the other end."""
+        return self.transport.peer_address
+
+
+def broadcast(conns: Iterable[Connection], message: str | bytes | bytearray | memoryview) -> None:
+    """Send one message to many. From any thread.
+
+    It is encoded once, and the loops are told once each. It is not compressed, as every connection
+    compresses in its own context.
+
+    Args:
+        conns: any connections of any servers; those that are closing are passed over.
+        message: a `str` goes as text, anything else as binary.
+    """
+    frame = encode(message)
+    by_loop: dict[EventLoop, list[Connection]] = {}
+    for conn in conns:
+        by_loop.setdefault(conn.loop, []).append(conn)
+    for loop, those in by_loop.items():
+        if loop.in_loop():
+            send_to_all(loop, those, frame)
+        else:
+            loop.call_soon_threadsafe(send_to_all, loop, those, frame)
+
+
+def encode(message: str | bytes | bytearray | memoryview) -> bytes:
+    """Return the frame of a message, as servers send it."""
+    opcode = TEXT if isinstance(message, str) else BINARY
+    payload = message.encode() if isinstance(message, str) else bytes(message)
+    return header(FIN | opcode, len(payload)) + payload
+
+
+def send_to_all(loop: EventLoop, conns: Iterable[Connection], frame: bytes) -> None:
+    """Send a frame to those of a loop's connections that are open. On the loop's thread."""
+    loop.broadcast(
+        frame,
+        [
+            conn.transport
+            for conn in conns
+            if conn._messages is not None and conn._messages.state is State.OPEN
+        ],
+    )

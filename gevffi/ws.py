@@ -1,0 +1,101 @@
+"""WebSockets (RFC 6455, RFC 7692): a server that is ready, and what it is made of.
+
+    from gevffi import ws
+
+    class Echo(ws.Handler):
+        def on_message(self, conn, message):
+            return message
+
+    ws.Server(Echo(), "127.0.0.1:9001").start()
+
+`Handler` is what one writes, `Server` what one starts, `Connection` what one gets. `Upgrader` has
+hooks for the opening handshake, and for answering plain HTTP from the same port.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+from gevffi import server as _server
+from gevffi._ws_connection import Connection, broadcast, encode
+from gevffi._ws_deflate import Deflate
+from gevffi._ws_handler import Handler
+from gevffi._ws_handshake import Upgrader
+from gevffi._ws_http import Headers, Request, Response
+from gevffi._ws_rules import RefuseError
+from gevffi._ws_server import Adapter, Protocol
+from gevffi.balance import Balance, Select
+from gevffi.listener import AddressesLike
+
+__all__ = [
+    "Connection",
+    "Deflate",
+    "Handler",
+    "Headers",
+    "Protocol",
+    "RefuseError",
+    "Request",
+    "Response",
+    "Server",
+    "Upgrader",
+    "broadcast",
+]
+
+_OURS = frozenset(inspect.signature(Protocol).parameters)
+
+
+class Server(_server.Server):
+    """A WebSocket server. Started and stopped as `gevffi.Server`; stopping tells every client that
+    it goes away (1001).
+
+    Args:
+        handler: gets the callbacks of all connections.
+        address, balance: see `gevffi.Server`.
+        **options: `metrics_address` of `gevffi.Server`, and see `gevffi.ws.Protocol` and
+            `gevffi.Options`.
+
+    Raises:
+        ValueError, TypeError: a bad address or option; the message names it.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        address: AddressesLike = "127.0.0.1:9001",
+        *,
+        balance: Balance | Select | None = None,
+        **options: Any,
+    ) -> None:
+        if not isinstance(handler, Handler):
+            raise TypeError(f"handler must be a gevffi.ws.Handler, not {handler!r}")
+        protocol = Protocol(**{name: options.pop(name) for name in _OURS & options.keys()})
+        self._adapter = Adapter(handler, protocol)
+        super().__init__(self._adapter, address, protocol=protocol, balance=balance, **options)
+
+    def broadcast(  # type: ignore[override]
+        self,
+        data: str | bytes | bytearray | memoryview,
+        connections: Iterable[Connection] | None = None,
+    ) -> None:
+        """Send one message to many. From any thread; see `gevffi.ws.broadcast`.
+
+        Args:
+            data: a `str` goes as text, anything else as binary.
+            connections: whom to send to; None for all of this server.
+        """
+        if connections is not None:
+            broadcast(connections, data)
+            return
+        frame = encode(data)
+        for loop in self.loops:
+            if loop.in_loop():
+                self._adapter.broadcast(loop, frame)
+            else:
+                loop.call_soon_threadsafe(self._adapter.broadcast, loop, frame)
+
+    def _stop_loops(self, timeout: float) -> None:
+        for loop in self.loops:
+            loop.call_soon_threadsafe(self._adapter.go_away, loop)
+        super()._stop_loops(timeout)
