@@ -136,7 +136,7 @@ _ALL = (
         "gevffi-ws-broadcast",
         "gevffi, WebSocket broadcast",
         _module("benchmarks.peers.gevffi_ws_broadcast"),
-        requires="benchmarks.peers.gevffi_ws_broadcast",
+        requires="gevffi.ws",
     ),
     Peer(
         "picows-broadcast",
