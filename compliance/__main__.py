@@ -28,7 +28,6 @@ SERVER = (
     f"{sys.executable} -m gevffi ws-echo --address 127.0.0.1:0 --loops 1 "
     f"--max-message-size {16 << 20}"
 )
-CLIENT = "compliance.client"
 
 
 def _patterns(text: str) -> list[str]:
@@ -58,9 +57,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--client",
-        default=CLIENT,
         metavar="MODULE",
-        help=f"a client program, run with the suite's URL and the agent's name ({CLIENT})",
+        help="a client program, run with the suite's URL and the agent's name",
     )
     parser.add_argument(
         "--seconds", type=float, default=3600, metavar="S", help="the longest a run may take (3600)"
@@ -76,7 +74,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where the report goes (CACHE/SIDE)"
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.side == "client" and not options.client:
+        parser.error("client needs --client MODULE")
+    return options
 
 
 def main(arguments: Sequence[str]) -> int:
