@@ -137,7 +137,8 @@ def test_it_is_there_until_the_last_connection_has_closed() -> None:
         with contextlib.suppress(ConnectionError):  # until it has begun to stop
             while True:
                 connect(server).close()
-        assert scrape(server)("connections_open") == 1
+        while scrape(server)("connections_open") != 1:
+            pass  # those that were just let in are on their way out
         receive_exactly(sock, 8 << 20)
     stopper.join()
     starter.join()
