@@ -72,7 +72,6 @@ class Delivery:
                 if conn.connected:
                     self._reactor.unread_arena(conn._token, start, end, behind=True)
                 self._reactor.recount(-1, 0)
-                self._reactor.recount(-1, 0)
                 continue
             try:
                 reply = conn._receive(conn, None, view[start:end])

@@ -339,3 +339,8 @@ def test_the_other_one_has_been_read_in_the_same_turn(before: Protocol, after: P
         expected = {LengthPrefixed: b"ab\n", Framed: b"abc\n"}.get(type(after), data)
         assert second.value[1] == expected
         assert handler.rest() == []
+        # Counted when the next turn begins; what was given back is counted once.
+        turned = threading.Event()
+        loop.call_soon_threadsafe(loop.call_soon_threadsafe, turned.set)
+        wait(turned)
+        assert loop.stats().messages_received == 2
