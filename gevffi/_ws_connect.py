@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from gevffi._ws_deflate import Agreement, Deflate
+from gevffi._ws_head import Head
 from gevffi._ws_http import (
     Fields,
     Headers,
@@ -96,7 +97,7 @@ def parse_url(url: str) -> Url:
     return Url(host, port or 80, field if port in {None, 80} else f"{field}:{port}", target)
 
 
-class ClientOpening:
+class ClientOpening(Head):
     """The handshake of one connection, from the client's side.
 
     Args:
@@ -140,13 +141,10 @@ class ClientOpening:
             raise ValueError(f"subprotocols must be tokens of HTTP, not {subprotocols!r}")
         if max_header_size < 1:
             raise ValueError(f"max_header_size must be at least 1, not {max_header_size!r}")
+        super().__init__(httptools.HttpResponseParser, max_header_size)
         self.url = parse_url(url)
         self._subprotocols = tuple(subprotocols)
         self._deflate = deflate
-        self._room = max_header_size
-        self._parser = httptools.HttpResponseParser(self)
-        self._fields: list[tuple[str, str]] = []
-        self._complete = False
         self._status = 0
         self._key = base64.b64encode(os.urandom(16)).decode()
         fields = [
@@ -175,38 +173,18 @@ class ClientOpening:
         Raises:
             HandshakeError: it opens no WebSocket; the connection is of no more use.
         """
-        fits = data[: self._room]
-        end = len(fits)
         try:
-            self._parser.feed_data(fits)
-        except httptools.HttpParserUpgrade as exc:
-            end = exc.args[0]
+            rest = self._parse(data)
         except httptools.HttpParserError as exc:
-            if not self._complete:
-                raise HandshakeError(f"the server speaks no HTTP: {exc}") from None
-        self._room -= len(fits)
-        if self._complete:
-            del self._parser  # it holds us, too
-            return self._opened(bytes(data[end:]))
+            raise HandshakeError(f"the server speaks no HTTP: {exc}") from None
+        if rest is not None:
+            return self._opened(rest)
         if self._room == 0:
             raise HandshakeError("the server's answer is too long")
         return None
 
-    # ---- httptools calls these; it would go on with whatever follows the header block -----------
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A whole header field."""
-        if not self._complete:
-            value = value.rstrip(b" \t")
-            self._fields.append((name.decode("latin-1"), value.decode("latin-1")))
-
-    def on_headers_complete(self) -> None:
-        """The empty line."""
-        if not self._complete:
-            self._complete = True
-            self._status = self._parser.get_status_code()
-
-    # ---------------------------------------------------------------------------------------------
+    def _line(self) -> None:
+        self._status = self._parser.get_status_code()
 
     def _opened(self, rest: bytes) -> Opened:
         status, headers = self._status, Headers(self._fields)

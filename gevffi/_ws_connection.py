@@ -220,7 +220,7 @@ class Connection:
                 assert self._frames is not None
                 self._handle(self._frames.feed(late))
         except Exception as exc:
-            self.loop._failed(self.transport, exc)
+            self.loop._life.failed(self.transport, exc)
 
     def _handle(self, frames: Iterator[tuple[int, memoryview]]) -> None:
         adapter, messages = self._adapter, self._messages

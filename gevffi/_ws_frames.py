@@ -68,7 +68,7 @@ REASONS = {
 
 
 class FrameBuffer:
-    """Cuts frames out of a stream, for those without a loop.
+    """Cuts frames out of a stream, in a buffer of its own.
 
     Args:
         from_client, deflate, max_message_size: as for `gevffi.sys.websocket.Cutter`.

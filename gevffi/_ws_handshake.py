@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import httptools
 
 from gevffi._ws_deflate import Agreement, Deflate
+from gevffi._ws_head import Head
 from gevffi._ws_http import (
     Fields,
     Headers,
@@ -138,31 +139,17 @@ class Upgrader:
         return Opening(self, conn)
 
 
-class Opening:
-    """The handshake of one connection; made by `Upgrader.opening`. How long it may take is for
-    others to say."""
+class Opening(Head):
+    """The handshake of one connection; made by `Upgrader.opening`."""
 
-    __slots__ = (
-        "_complete",
-        "_conn",
-        "_fields",
-        "_method",
-        "_parser",
-        "_room",
-        "_target",
-        "_upgrader",
-        "_version",
-    )
+    __slots__ = ("_conn", "_method", "_target", "_upgrader", "_version")
 
     def __init__(self, upgrader: Upgrader, conn: Any) -> None:
+        super().__init__(httptools.HttpRequestParser, upgrader.max_header_size)
         self._upgrader = upgrader
         self._conn = conn
-        self._room = upgrader.max_header_size
-        self._parser = httptools.HttpRequestParser(self)
         self._target = b""
-        self._fields: list[tuple[str, str]] = []
         self._method = self._version = ""
-        self._complete = False
 
     def feed(self, data: bytes | bytearray | memoryview) -> Answer | None:
         """Take what has come from the client.
@@ -174,45 +161,25 @@ class Opening:
         Raises:
             Exception: what a hook raised, but for `RefuseError`; a 500 would be the answer.
         """
-        fits = data[: self._room]
-        end = len(fits)
         try:
-            self._parser.feed_data(fits)
-        except httptools.HttpParserUpgrade as exc:
-            end = exc.args[0]
+            rest = self._parse(data)
         except httptools.HttpParserError as exc:
-            if not self._complete:
-                return Answer(Response(400, f"{exc}\n").encode(), False, None)
-        self._room -= len(fits)
-        if self._complete:
-            del self._parser  # it holds us, too
-            return self._answer(bytes(data[end:]))
+            return Answer(Response(400, f"{exc}\n").encode(), False, None)
+        if rest is not None:
+            return self._answer(rest)
         if self._room == 0:
             most = self._upgrader.max_header_size
             return Answer(Response(431, f"more than {most} bytes\n").encode(), False, None)
         return None
 
-    # ---- httptools calls these; it would go on with whatever follows the header block -----------
-
     def on_url(self, url: bytes) -> None:
-        """A piece of the request's target."""
+        """A piece of the request's target; httptools calls this."""
         if not self._complete:
             self._target += url
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A whole header field."""
-        if not self._complete:
-            value = value.rstrip(b" \t")
-            self._fields.append((name.decode("latin-1"), value.decode("latin-1")))
-
-    def on_headers_complete(self) -> None:
-        """The empty line."""
-        if not self._complete:
-            self._complete = True
-            self._method = self._parser.get_method().decode()
-            self._version = self._parser.get_http_version()
-
-    # ---------------------------------------------------------------------------------------------
+    def _line(self) -> None:
+        self._method = self._parser.get_method().decode()
+        self._version = self._parser.get_http_version()
 
     def _answer(self, rest: bytes) -> Answer:
         target = self._target.decode("latin-1")

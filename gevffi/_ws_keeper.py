@@ -88,7 +88,7 @@ class Keeper:
                 try:
                     kind.act(conn)
                 except Exception as exc:
-                    self._loop._failed(conn.transport, exc)
+                    self._loop._life.failed(conn.transport, exc)
         fronts = [next(iter(kind.due.values())) for kind in self._kinds if kind.due]
         if fronts and (self._timer is None or min(fronts) < self._timer_due):
             self._wait_until(min(fronts))

@@ -223,7 +223,7 @@ class Adapter(TransportHandler):
         send_to_all(loop, self._all(loop), frame)
 
     def _all(self, loop: EventLoop) -> list[Connection]:
-        contexts = [conn.context for conn in loop._open()]
+        contexts = [conn.context for conn in loop._life.all()]
         return [ws for ws in contexts if isinstance(ws, Connection) and ws._adapter is self]
 
 

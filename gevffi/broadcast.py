@@ -50,7 +50,7 @@ class Broadcaster:
             groups = self._grouped(connections)
         else:
             if self._everyone is None:
-                self._everyone = self._grouped(conn for conn in loop._open() if conn._served)
+                self._everyone = self._grouped(conn for conn in loop._life.all() if conn._served)
             groups = self._everyone
         # All frames first: a `packet` may raise, or send something itself.
         frames = [(tokens, _frame(conn, data)) for conn, tokens in groups]

@@ -167,7 +167,7 @@ class Connection:
         try:
             self._send(data, on_sent)
         except Exception as exc:  # the thread that sent it is long gone; `packet` is to blame
-            self._loop._failed(self, exc)
+            self._loop._life.failed(self, exc)
 
     def _send(self, data: Any, on_sent: Callable[[Connection], object] | None) -> None:
         if self._state != OPEN or self._write_ended:
@@ -302,7 +302,7 @@ class Connection:
     def _close(self, reason: CloseReason) -> None:
         if self._state == OPEN:
             self._stop_receiving()
-            self._loop._close_after_flush(self, reason)
+            self._loop._life.closing.append((self, reason))
         elif self._state == CONNECTING:
             self._loop._connector.pending[self].close(reason)
 

@@ -30,11 +30,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gevffi.connection import OPEN, CloseReason, Connection
-from gevffi.listener import set_tcp_options
+from gevffi.connection import CONNECTING, OPEN, CloseReason, Connection
+from gevffi.handler import Handler
+from gevffi.listener import AddressLike, parse_address, set_tcp_options
+from gevffi.protocol import Protocol, receiver
 from gevffi.sys.reactor import Change
 from gevffi.sys.sockaddr import Address
-from gevffi.timers import Timer
+from gevffi.timers import Timer, check_delay
 
 if TYPE_CHECKING:
     from gevffi.loop import EventLoop
@@ -57,13 +59,23 @@ class Connector:
         self.attempts: dict[int, Connecting] = {}
         """Those with a socket whose connect(2) is under way, by slot."""
 
-    def connect(self, conn: Connection, address: Address, timeout: float) -> None:
-        """Begin in the loop's next turn. From any thread."""
-        connecting = self.pending[conn] = Connecting(self._loop, conn, address, timeout)
+    def connect(
+        self, address: AddressLike, handler: Handler, protocol: Protocol, timeout: float
+    ) -> Connection:
+        """Begin in the loop's next turn; see `EventLoop.connect`. From any thread."""
+        check_delay("timeout", timeout, zero=False)
+        wanted = parse_address(address)
+        if wanted.port == 0:
+            raise ValueError(f"address must have a port to connect to, not {address!r}")
+        receive = receiver(handler, protocol, self._loop.options.frame_limit)
+        conn = Connection(self._loop, -1, wanted, handler, protocol, receive)
+        conn._state = CONNECTING
+        connecting = self.pending[conn] = Connecting(self._loop, conn, wanted, timeout)
         taken = self._loop._mailbox.put(connecting.start, ())
         # The loop may be ending just now, and then it may or may not have told of this one.
         if not taken and self.pending.pop(conn, None) is not None:
             raise RuntimeError(f"{self._loop.name} has ended")
+        return conn
 
     def settle(self, slot: int, what: int, reason: int) -> Connection | None:
         """C knows how an attempt ended. Returns the connection if it is open now."""
@@ -264,8 +276,8 @@ class Connecting:
         conn._peer = Address.of(self._target)
         conn._state = OPEN
         loop._made += 1
-        loop._admit(conn)
-        loop._guard(conn, conn._handler.on_connect)
+        loop._life.admit(conn)
+        loop._life.guard(conn, conn._handler.on_connect)
         for call, args in self._deferred:
             call(*args)
         if conn._cutting:
@@ -302,4 +314,4 @@ class Connecting:
             try:
                 conn._handler.on_connect_failed(conn, self._failure)
             except Exception as exc:
-                loop._report(conn, exc)
+                loop._life.report(conn, exc)

@@ -18,11 +18,12 @@ from __future__ import annotations
 from operator import index
 from typing import Any
 
+from gevffi.options import MIB
 from gevffi.protocol import Protocol
 from gevffi.sys.framing import DELIMITED, FIXED_SIZE, LENGTH_PREFIXED, Description, describe, dress
 
-_MIB = 1 << 20
-_MOST = 1 << 30
+MOST = 1 << 30
+"""The most that any size may be, bytes."""
 
 
 class Framing(Protocol):
@@ -110,7 +111,7 @@ class LengthPrefixed(Framing):
         offset: int = 0,
         adjustment: int = 0,
         strip: int | None = None,
-        max_size: int = _MIB,
+        max_size: int = MIB,
         deliver: str = "view",
         one_at_a_time: bool = False,
     ) -> None:
@@ -118,15 +119,15 @@ class LengthPrefixed(Framing):
             raise ValueError(f"width must be 1, 2, 3, 4 or 8, not {width!r}")
         if byteorder not in ("big", "little"):
             raise ValueError(f"byteorder must be 'big' or 'little', not {byteorder!r}")
-        _within("offset", offset, 0, 4096)
-        _within("adjustment", adjustment, -_MOST, _MOST)
-        _within("max_size", max_size, 0, _MOST)
+        within("offset", offset, 0, 4096)
+        within("adjustment", adjustment, -MOST, MOST)
+        within("max_size", max_size, 0, MOST)
         if strip is None:
             strip = offset + width
-        _within("strip", strip, 0, 4096 + 8)
+        within("strip", strip, 0, 4096 + 8)
         self._shown = f"width={width}, max_size={max_size}"
         dressed = offset == 0 and strip == width and adjustment <= 0
-        most = (1 << 8 * width) - 1 + adjustment if dressed else _MOST
+        most = (1 << 8 * width) - 1 + adjustment if dressed else MOST
         super().__init__(
             {
                 "kind": LENGTH_PREFIXED,
@@ -139,7 +140,7 @@ class LengthPrefixed(Framing):
                 "dress": dressed,
             },
             lead=strip,
-            max_reply=min(most, _MOST),
+            max_reply=min(most, MOST),
             deliver=deliver,
             one_at_a_time=one_at_a_time,
         )
@@ -175,7 +176,7 @@ class Delimited(Framing):
     ) -> None:
         if not isinstance(delimiter, bytes) or not 1 <= len(delimiter) <= 16:
             raise ValueError(f"delimiter must be 1 to 16 bytes, not {delimiter!r}")
-        _within("max_size", max_size, 0, _MOST)
+        within("max_size", max_size, 0, MOST)
         self._shown = f"{delimiter!r}, max_size={max_size}"
         super().__init__(
             {
@@ -187,7 +188,7 @@ class Delimited(Framing):
                 "dress": not keep,
             },
             lead=0,
-            max_reply=_MOST,
+            max_reply=MOST,
             deliver=deliver,
             one_at_a_time=one_at_a_time,
         )
@@ -208,12 +209,12 @@ class FixedSize(Framing):
     """
 
     def __init__(self, size: int, *, deliver: str = "view", one_at_a_time: bool = False) -> None:
-        _within("size", size, 1, _MOST)
+        within("size", size, 1, MOST)
         self._size = size
         super().__init__(
             {"kind": FIXED_SIZE, "size": size},
             lead=0,
-            max_reply=_MOST,
+            max_reply=MOST,
             deliver=deliver,
             one_at_a_time=one_at_a_time,
         )
@@ -222,6 +223,7 @@ class FixedSize(Framing):
         return f"{type(self).__name__}({self._size})"
 
 
-def _within(name: str, value: int, low: int, high: int) -> None:
+def within(name: str, value: int, low: int, high: int) -> None:
+    """Raise ValueError if the option `name` is not between `low` and `high`."""
     if isinstance(value, bool) or not low <= index(value) <= high:
         raise ValueError(f"{name} must be between {low} and {high}, not {value!r}")

@@ -11,7 +11,7 @@
 
 A turn crosses into C twice however many connections are ready, and spends a handful of Python
 steps on a message: look the connection up, slice, call, append the reply. That inner loop is in
-`delivery.py`; here is what surrounds it.
+`delivery.py`, and what else happens to connections in `lifecycle.py`; here is what surrounds them.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from typing import Any
 from gevffi.acceptor import Acceptor
 from gevffi.arena import Arena
 from gevffi.broadcast import Broadcaster
-from gevffi.connection import CLOSING, CONNECTING, OPEN, CloseReason, Connection
+from gevffi.connection import CloseReason, Connection
 from gevffi.connector import Connector
 from gevffi.delivery import Delivery
 from gevffi.framing import Framing
 from gevffi.handler import Handler
-from gevffi.listener import AddressLike, parse_address
+from gevffi.lifecycle import Lifecycle
+from gevffi.listener import AddressLike
 from gevffi.mailbox import Mailbox
 from gevffi.options import Options
 from gevffi.outbox import Outbox
-from gevffi.protocol import FrameTooLargeError, Protocol, ProtocolError, Raw, Receive, receiver
-from gevffi.stats import Counters, LoopStats, loop_stats
+from gevffi.protocol import Protocol, Raw, Receive
+from gevffi.stats import LoopStats, loop_stats
 from gevffi.sys.errors import check
 from gevffi.sys.memory import default_pool
-from gevffi.sys.reactor import FRAMES, MORE, RUNS, Accepted, Change, Reactor
+from gevffi.sys.reactor import FRAMES, MORE, RUNS, Accepted, Reactor
 from gevffi.timers import Timer, TimerQueue, check_delay
 
 logger = logging.getLogger("gevffi")
 
-_REASONS = tuple(sorted(CloseReason, key=lambda reason: int(reason.value)))
 _EMPTY = memoryview(b"")
 
 
@@ -79,25 +79,20 @@ class EventLoop:
         self._outbox = Outbox(self._reactor, self._arena)
         self._broadcaster = Broadcaster(self)
         self._timers = TimerQueue()
-        self._counters = Counters()
-        self._conns: list[Connection | None] = []  # by slot
+        self._life = Lifecycle(self, self._reactor)
         self._framings: weakref.WeakKeyDictionary[Framing, int] = weakref.WeakKeyDictionary()
         self._mailbox = Mailbox(self._reactor.wake)
         self._acceptor = Acceptor(self._reactor, self._timers, self._log, name)
         self._delivery = Delivery(
-            self._reactor, self._arena, self._outbox, self._conns, self._failed
+            self._reactor, self._arena, self._outbox, self._life.conns, self._life.failed
         )
         self._connector = Connector(self)
-        self._closing: list[tuple[Connection, CloseReason]] = []
         self._given = 0  # connections ever given to this loop, by whoever accepts them
         self._made = 0  # by `connect`, on its thread
-        self._ended = 0  # and ever closed, on its thread
         self._thread: int | None = None
         self._stopping = False
         self.finished = False
         """Whether `run` has ended. From any thread."""
-        self.connection_count = 0
-        """Open connections. From any thread."""
         self.refused_count = 0
         """Connections closed at once instead of being served. From any thread."""
 
@@ -160,30 +155,24 @@ class EventLoop:
         self._stopping = True
         self._acceptor.close()
         self._connector.close()
-        for conn in self._open():
+        for conn in self._life.all():
             conn._close(CloseReason.SHUTDOWN)
         self.call_later(timeout, self._give_up)
 
     def _give_up(self) -> None:
         self._outbox.flush()
-        self._close_flushed()  # with no timeout at all, this is the first chance
-        for conn in self._open():
+        self._life.close_flushed()  # with no timeout at all, this is the first chance
+        for conn in self._life.all():
             conn._give_up(CloseReason.SHUTDOWN)
 
-    def _open(self) -> list[Connection]:
-        return [conn for conn in self._conns if conn is not None]
-
     def _finish(self) -> None:
-        # Nothing is left to close unless the loop is torn down by an exception.
-        for slot, conn in enumerate(self._conns):
-            if conn is not None:
-                self._on_closed(slot, conn, CloseReason.SHUTDOWN)
+        self._life.finish()
         self.finished = True
         for call, args in self._mailbox.close():
             if call == self._adopt:  # a connection on its way here
                 self.refuse(args[0])
         self._connector.finish()
-        self._conns.clear()
+        self._life.conns.clear()
         self._reactor.close()
         self._arena.close()  # somebody may keep the loop, by a connection for one
 
@@ -192,9 +181,14 @@ class EventLoop:
         return self._thread == threading.get_ident()
 
     @property
+    def connection_count(self) -> int:
+        """Open connections. From any thread."""
+        return self._life.count
+
+    @property
     def load(self) -> int:
         """Connections given to this loop, or made by it, and not closed yet. From any thread."""
-        return self._given + self._made - self._ended
+        return self._given + self._made - self._life.ended
 
     @property
     def leases(self) -> int:
@@ -205,7 +199,7 @@ class EventLoop:
         """What the loop has counted, and what it has now. From any thread, also after the end."""
         return loop_stats(
             self._reactor.stats(),
-            self._counters,
+            self._life.counters,
             connections=self.connection_count,
             refused=self.refused_count,
             leases=self.leases,
@@ -297,8 +291,8 @@ class EventLoop:
     ) -> None:
         """`give`, for one that has counted the connection as given."""
         if self.in_loop():
-            self._adopt(fd, peer, handler, protocol, receive, True)
-        elif not self._mailbox.put(self._adopt, (fd, peer, handler, protocol, receive, True)):
+            self._adopt(fd, peer, handler, protocol, receive)
+        elif not self._mailbox.put(self._adopt, (fd, peer, handler, protocol, receive)):
             self.refuse(fd)
 
     def refuse(self, fd: int) -> None:
@@ -310,38 +304,22 @@ class EventLoop:
         os.close(fd)
 
     def _adopt(
-        self,
-        fd: int,
-        peer: bytes,
-        handler: Handler,
-        protocol: Protocol,
-        receive: Receive,
-        served: bool = False,
+        self, fd: int, peer: bytes, handler: Handler, protocol: Protocol, receive: Receive
     ) -> None:
         if self._stopping:
-            self._ended += 1
+            self._life.ended += 1
             self.refuse(fd)
             return
         try:
             token = self._reactor.adopt(fd)
         except OSError:
-            self._ended += 1
+            self._life.ended += 1
             self.refuse(fd)
             raise
         conn = Connection(self, token, peer, handler, protocol, receive)
-        conn._served = served
-        self._admit(conn)
-        self._guard(conn, handler.on_connect)
-
-    def _admit(self, conn: Connection) -> None:
-        if conn._framing is not None:
-            self._reactor.frame(conn._token, self._framing_number(conn._framing))
-        slot = conn._token & 0xFFFFFFFF
-        if slot >= len(self._conns):
-            self._conns.extend([None] * (slot + 1 - len(self._conns)))
-        self._conns[slot] = conn
-        self._broadcaster.changed()
-        self.connection_count += 1
+        conn._served = True
+        self._life.admit(conn)
+        self._life.guard(conn, handler.on_connect)
 
     def connect(
         self,
@@ -370,16 +348,7 @@ class EventLoop:
             ValueError: a bad address or timeout; the message names it.
             RuntimeError: the loop has ended.
         """
-        check_delay("timeout", timeout, zero=False)
-        wanted = parse_address(address)
-        if wanted.port == 0:
-            raise ValueError(f"address must have a port to connect to, not {address!r}")
-        protocol = protocol or Raw()
-        receive = receiver(handler, protocol, self.options.frame_limit)
-        conn = Connection(self, -1, wanted, handler, protocol, receive)
-        conn._state = CONNECTING
-        self._connector.connect(conn, wanted, timeout)
-        return conn
+        return self._connector.connect(address, handler, protocol or Raw(), timeout)
 
     def _framing_number(self, protocol: Protocol) -> int:
         """What C knows a protocol by, 0 if that is not at all."""
@@ -431,8 +400,8 @@ class EventLoop:
         if timers.heap:
             timers.run_due(self._log)
         self._outbox.flush()
-        if self._closing:
-            self._close_flushed()
+        if self._life.closing:
+            self._life.close_flushed()
         if found & (FRAMES | RUNS):
             self._arena.settle()
 
@@ -440,7 +409,7 @@ class EventLoop:
         self._delivery.large()
         changes, accepted, error, listener = self._reactor.more()
         if changes:
-            self._apply(changes)
+            self._life.apply(changes)
         if accepted:
             self._acceptor.hand_out(accepted)
         if error:
@@ -453,88 +422,11 @@ class EventLoop:
             try:
                 conn._receive(conn, None, _EMPTY)
             except Exception as exc:
-                self._failed(conn, exc)
+                self._life.failed(conn, exc)
         if conn._cutting:
             self._reactor.set_reading(conn._token, True)
 
-    def _apply(self, changes: int) -> None:
-        for slot, what, reason in self._reactor.changes(changes):
-            conn = self._conns[slot] if slot < len(self._conns) else None
-            if conn is None:  # it was connecting
-                conn = self._connector.settle(slot, what, reason)
-                if conn is None:
-                    continue
-            handler = conn._handler
-            if what & Change.HIGH_WATER:
-                self._guard(conn, handler.on_high_water)
-            if what & Change.DRAINED:
-                self._guard(conn, handler.on_drain)
-            if what & Change.SENT:
-                self._guard(conn, Connection._fire_sent)
-            if what & Change.BAD_FRAME:
-                self._bad_frame(conn, _REASONS[reason])
-            if what & Change.CLOSED:
-                self._on_closed(slot, conn, _REASONS[reason])
-            elif (
-                what & Change.EOF and conn._state == OPEN and not self._guard(conn, handler.on_eof)
-            ):
-                conn._close(CloseReason.EOF)
-
-    def _on_closed(self, slot: int, conn: Connection, reason: CloseReason) -> None:
-        conn._closed()
-        self._conns[slot] = None
-        self.connection_count -= 1
-        self._ended += 1
-        self._counters.closed[reason] += 1
-        try:
-            conn._handler.on_close(conn, reason)
-        except Exception as exc:
-            self._report(conn, exc)
-
-    # ---- closing --------------------------------------------------------------------------------
-
-    def _close_after_flush(self, conn: Connection, reason: CloseReason) -> None:
-        self._closing.append((conn, reason))
-
-    def _close_flushed(self) -> None:
-        closing, self._closing = self._closing, []
-        for conn, reason in closing:
-            if conn._state != CLOSING:
-                continue
-            done = self._reactor.close_connection(conn._token, reason.value)
-            if not done and not self._stopping:  # `_stop` has a deadline of its own
-                conn._deadline = self.call_later(
-                    self.options.close_timeout, conn._give_up, CloseReason.TIMEOUT
-                )
-
     # ---- errors ---------------------------------------------------------------------------------
-
-    def _guard(self, conn: Connection, callback: Callable[[Connection], Any]) -> Any:
-        """Call back; an exception costs this connection only."""
-        try:
-            return callback(conn)
-        except Exception as exc:
-            self._failed(conn, exc)
-
-    def _failed(self, conn: Connection, exc: Exception) -> None:
-        if isinstance(exc, ProtocolError):  # the peer's fault, not the program's
-            too_large = isinstance(exc, FrameTooLargeError)
-            logger.info("connection %s: %s", conn, exc)
-            conn._close(CloseReason.FRAME_TOO_LARGE if too_large else CloseReason.PROTOCOL_ERROR)
-        else:
-            self._report(conn, exc)
-            conn._close(CloseReason.HANDLER_ERROR)
-
-    def _bad_frame(self, conn: Connection, reason: CloseReason) -> None:
-        logger.info("connection %s: %s under %r", conn, reason.name, conn._framing)
-        conn._close(reason)
-
-    def _report(self, conn: Connection, exc: Exception) -> None:
-        self._counters.handler_errors += 1
-        try:
-            conn._handler.on_error(conn, exc)
-        except Exception as failure:
-            self._log(failure)
 
     def _log(self, exc: Exception) -> None:
         logger.error("%s: %r", self.name, exc, exc_info=exc)

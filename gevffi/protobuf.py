@@ -19,7 +19,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import Any
 
-from gevffi.framing import _MIB, _MOST, Framing, _within
+from gevffi.framing import MOST, Framing, within
+from gevffi.options import MIB
 from gevffi.protocol import ProtocolError, Receive
 from gevffi.sys.framing import LENGTH_PREFIXED
 
@@ -42,14 +43,14 @@ class Protobuf(Framing):
     """
 
     def __init__(
-        self, *, max_size: int = _MIB, deliver: str = "view", one_at_a_time: bool = False
+        self, *, max_size: int = MIB, deliver: str = "view", one_at_a_time: bool = False
     ) -> None:
-        _within("max_size", max_size, _TYPE_LENGTH, _MOST)
+        within("max_size", max_size, _TYPE_LENGTH, MOST)
         self._max_size = max_size
         super().__init__(
             {"kind": LENGTH_PREFIXED, "width": 4, "strip": 4, "max_size": max_size},
             lead=4,
-            max_reply=_MOST,
+            max_reply=MOST,
             deliver=deliver,
             one_at_a_time=one_at_a_time,
         )

@@ -87,15 +87,15 @@ def test_inside_on_connect_and_on_close() -> None:
 
 def test_connections_the_server_does_not_serve_are_not_all() -> None:
     handler, mine = Recorder(), Recorder()
-    with serving(handler) as server, clients(server, handler, 1) as (sock,):
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        loop = server.loops[0]
-        protocol = Framed()
-        receive = receiver(mine, protocol, 1000)
+    with (
+        serving(handler) as server,
+        clients(server, handler, 1) as (sock,),
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
+        server.loops[0].connect(listener.getsockname(), mine, Framed())
+        theirs, _ = listener.accept()
         with theirs:
             theirs.settimeout(PATIENCE)
-            on_loop(loop, loop._adopt, ours.detach(), b"", mine, protocol, receive)
             conn = mine.next("connect").conn
             server.broadcast(b"all")
             server.broadcast(b"you", [conn])

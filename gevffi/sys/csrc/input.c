@@ -3,14 +3,14 @@
  * Without a framing a read is a frame. With one, the frames of a read are a *run*: entries of two
  * arrays, where each payload starts and ends in the arena.
  *
- *   arena    used                                              raw end
+ *   arena    used                             end of the run
  *   |--------|kept|== frame ==|== frame ==|== frame ==|= rest =|--- free ---|
  *             start^      end^
  *
  * An unfinished frame is kept (kept.c). A small one is put in front of the next read, in the arena,
  * so that it is whole there when the rest has come; copying it costs less than the read. A large
- * one (IN_ARENA bytes, or known to become as large) is read on where it is kept, and never copied
- * again: when it is whole, Python takes it over with its ring.
+ * one (GEV_KEPT_IN_ARENA bytes, or known to become as large) is read on where it is kept, and never
+ * copied again: when it is whole, Python takes it over with its ring.
  */
 #include "conn.h"
 #include "framing.h"
@@ -20,10 +20,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-enum {
-    ARENA_ALIGN = 64,
-    IN_ARENA = GEV_KEPT_IN_ARENA
-};
+enum { ARENA_ALIGN = 64 };
 
 /* ---- what is told --------------------------------------------------------------------------- */
 
@@ -228,8 +225,8 @@ static void read_large(gev_loop *loop, gev_conn *conn)
     size_t room = conn->in->size - conn->in_size;
     if (conn->in_need && room > conn->in_need - conn->in_size)
         room = conn->in_need - conn->in_size;
-    if (!conn->in_need && room > IN_ARENA)
-        room = IN_ARENA; /* what lies behind the frame will be copied */
+    if (!conn->in_need && room > GEV_KEPT_IN_ARENA)
+        room = GEV_KEPT_IN_ARENA; /* what lies behind the frame will be copied */
     if (room > loop->limits.read_budget)
         room = loop->limits.read_budget;
     size_t end = (conn->in_start + conn->in_size) & (conn->in->size - 1);
@@ -248,7 +245,7 @@ void gev_input_read(gev_loop *loop, gev_conn *conn)
 {
     if (conn->state & CONN_AGAIN)
         return;
-    if (conn->in_size > IN_ARENA || conn->in_need > IN_ARENA) {
+    if (conn->in_size > GEV_KEPT_IN_ARENA || conn->in_need > GEV_KEPT_IN_ARENA) {
         read_large(loop, conn);
         return;
     }
@@ -286,8 +283,9 @@ static void cut_kept(gev_loop *loop, gev_conn *conn)
     uint32_t need = 0;
     int64_t error = 0;
     ssize_t done;
-    if (conn->framing && loop->framings[conn->framing - 1].one_at_a_time && size > IN_ARENA)
-        size = IN_ARENA;
+    if (conn->framing && loop->framings[conn->framing - 1].one_at_a_time
+            && size > GEV_KEPT_IN_ARENA)
+        size = GEV_KEPT_IN_ARENA;
     if (size > kept)
         size = kept;
     memcpy(loop->arena + loop->turn.used, conn->in->base + conn->in_start, size);
