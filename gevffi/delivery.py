@@ -13,7 +13,7 @@ ends the loop over it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ class Delivery:
         self.switched: dict[Connection, int] = {}
         # The run under way: its connection, all starts, the ends that are left and an iterator over
         # them, the index after its last frame, and where in the arena that frame ends.
-        self._run: tuple[Connection, list[int], list[int], Any, int, int] | None = None
+        self._run: tuple[Connection, Sequence[int], list[int], Any, int, int] | None = None
 
     def frames(self, count: int) -> None:
         """Deliver reads as they are."""
@@ -117,7 +117,7 @@ class Delivery:
                     batch = Batch(view, arrays[0][first:last], arrays[1][first:last])
                     _answer(conn, batch, replies)
                 else:
-                    starts, left = lists[0], lists[1][first:last]
+                    starts, left = lists[0], [*lists[1][first:last]]
                     following = iter(left)
                     self._run = (conn, starts, left, following, last, end_of_last)
                     data = raw if conn._framing.as_bytes else view
