@@ -121,8 +121,9 @@ class Delivery:
                     following = iter(left)
                     self._run = (conn, starts, left, following, last, end_of_last)
                     data = raw if conn._framing.as_bytes else view
+                    receive = conn._receive  # for all of the run: see `end_run`
                     for start, end in zip(starts[first:last], following):  # noqa: B905 - it may shrink
-                        reply = conn._receive(conn, None, data[start:end])
+                        reply = receive(conn, None, data[start:end])
                         if reply is not None:
                             replies.append(reply)
             except Exception as exc:
@@ -164,6 +165,13 @@ class Delivery:
             except Exception as exc:
                 self._failed(conn, exc)
             self._commit(conn)
+
+    def end_run(self, conn: Connection) -> None:
+        """Drop what is left of the run under way, if it is this connection's."""
+        run = self._run
+        if run is not None and run[0] is conn:
+            self._run = None
+            run[2].clear()
 
     def give_back(self, conn: Connection) -> None:
         """End the run under way, if it is this connection's, and have the rest of it cut again."""
