@@ -123,9 +123,14 @@ class Delivery:
                     data = raw if conn._framing.as_bytes else view
                     receive = conn._receive  # for all of the run: see `end_run`
                     for start, end in zip(starts[first:last], following):  # noqa: B905 - it may shrink
-                        reply = receive(conn, None, data[start:end])
-                        if reply is not None:
+                        message = data[start:end]
+                        reply = receive(conn, None, message)
+                        if reply is None:
+                            continue
+                        if reply is message or type(reply) is bytes or outbox.is_fixed(reply):
                             replies.append(reply)
+                        else:  # its owner may change it
+                            conn._send_packet(reply)
             except Exception as exc:
                 self._commit(conn)
                 self._failed(conn, exc)

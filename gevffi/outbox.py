@@ -110,14 +110,17 @@ class Outbox:
         if len(self.blob) > _FLUSH_AT:
             self.flush()
 
+    def is_fixed(self, data: Any) -> bool:
+        """Whether these are bytes that nobody can change."""
+        if type(data) is memoryview:
+            data = data.obj
+        return data is self._arena.region.buffer or type(data) is bytes
+
     def add_large(self, token: int, data: Any) -> None:
         """Send `data` by pointer."""
+        fixed = self.is_fixed(data)
         if type(data) is memoryview:
-            owner = data.obj
-            fixed = owner is self._arena.region.buffer or type(owner) is bytes
             data = memoryview(data)  # the caller may release its own
-        else:
-            fixed = type(data) is bytes
         try:
             base = hold(data)
         except (BufferError, ValueError):  # it does not lie in one piece
