@@ -28,7 +28,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gevffi.connection import CloseReason, Connection
+from gevffi.connection import Connection
+from gevffi.connection_info import CloseReason
 from gevffi.handler import Handler
 from gevffi.listener import AddressLike
 from gevffi.loop import EventLoop
