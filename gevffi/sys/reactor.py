@@ -258,7 +258,7 @@ class Reactor:
         result = self._send(
             len(pieces),
             _pack_int64s(len(pieces))(*pieces),
-            hold(blob),
+            hold(blob) if blob else _NULL,
             len(blob),
             ffi.new(_ADDRESSES, large) if large else _NULL,
         )
