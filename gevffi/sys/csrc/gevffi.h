@@ -13,7 +13,7 @@
  *   find.c          searching it
  *   framing.c       cutting frames and dressing what is sent
  *   websocket.c utf8.c   frames of RFC 6455
- *   conn.c connect.c input.c kept.c output.c broadcast.c idle.c reactor.c   the loop
+ *   reactor.c accept.c conn.c close.c connect.c input.c kept.c output.c broadcast.c idle.c   the loop
  *   stats.c         what the loop counts
  */
 #ifndef GEVFFI_H
