@@ -42,10 +42,14 @@ def test_sending_in_on_connect_to_who_has_reset_closes_once() -> None:
                 conn.send(b"welcome")
                 conn.loop._outbox.flush()  # what is refused is known here, in the callback
 
+    def leave() -> None:
+        for _ in range(times):
+            reset(connect(server))
+
     handler = Greets()
     with audited(handler) as server:
         # The loop itself makes them, so none is accepted before it has gone.
-        on_loop(server, lambda: [reset(connect(server)) for _ in range(times)])
+        on_loop(server, leave)
         with connect(server) as last:
             assert read(last, 21) == b"welcome" * 3
         handler.wait_for("close", times + 1)
