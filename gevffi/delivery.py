@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 Failed = Callable[["Connection", Exception], None]
 
+_MEASURED = frozenset((bytes, bytearray, memoryview))
+"""Types whose lengths are bytes if their sum is. Others need not have as many bytes as items: an
+array of seven rows without columns, and a float behind it, add up to the eight bytes of the float.
+"""
+
 
 class Delivery:
     """Delivers what a loop's turn has read. Belongs to the loop's thread.
@@ -141,9 +146,13 @@ class Delivery:
     def _batch(self, conn: Any, batch: Batch) -> None:
         try:
             reply = conn._handler.on_batch(conn, batch)
-            if type(reply) is Batch or isinstance(reply, (list, tuple)):
+            several = isinstance(reply, (list, tuple))
+            if type(reply) is Batch or (several and _MEASURED.issuperset(map(type, reply))):
                 self._outbox.replies_of(conn).extend(reply)
                 self._outbox.commit()
+            elif several:
+                for each in reply:
+                    conn._send_packet(each)
             elif reply is not None:
                 conn._send_packet(reply)
         except Exception as exc:

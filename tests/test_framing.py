@@ -172,6 +172,25 @@ def test_replies_of_every_type_and_size(kind: str, size: int) -> None:
         assert receive_exactly(client.sock, 4 + size) == length()(body)
 
 
+class Miscounts(bytes):
+    def __len__(self) -> int:
+        return 5
+
+
+def test_replies_whose_lengths_are_not_bytes_but_add_up() -> None:
+    """The first has seven rows of nothing, the second one item of eight bytes: eight and eight."""
+    replies: dict[bytes, Any] = {
+        b"1": np.zeros((7, 0)),
+        b"2": np.ones(1),
+        b"3": Miscounts(b"seven.."),
+        b"4": Miscounts(b"iii"),
+    }
+    wanted = b"".join(length()(memoryview(reply).tobytes()) for reply in replies.values())
+    with pieces(Recorder(lambda data: replies[bytes(data)]), LengthPrefixed()) as client:
+        client.send(b"".join(map(length(), replies)))
+        assert receive_exactly(client.sock, len(wanted)) == wanted
+
+
 @pytest.mark.parametrize("size", [256, 9000])
 def test_a_reply_that_does_not_fit(size: int) -> None:
     handler = Recorder(lambda data: bytes(size) if data == b"big" else data)

@@ -69,6 +69,7 @@ typedef struct gev_conn {
     uint32_t in_scanned;     /* of it, searched without a find */
     uint32_t in_need;        /* bytes of the frame it begins with; 0: not known */
     uint16_t framing;        /* 1 + index into gev_loop.framings; 0: none, reads are frames */
+    uint16_t in_part;        /* bytes of what is kept that are cut at once; 0: all of them */
     int32_t first_piece;     /* chain through gev_loop.chain during one gev_loop_send */
     int32_t last_piece;
 } gev_conn;
@@ -183,6 +184,7 @@ void gev_input_read(gev_loop *loop, gev_conn *conn);
 void gev_input_again(gev_loop *loop);
 
 /* kept.c */
+enum { GEV_FIRST_PART = 256 };        /* of what was given back, the bytes that are cut first */
 enum { GEV_KEPT_IN_ARENA = 32768 };   /* kept bytes up to this are put in front of the next read */
 void gev_input_drop(gev_conn *conn);
 /* Keeps these bytes, which are not in the ring, instead of what was kept: the beginning of a frame
