@@ -323,6 +323,7 @@ class Connection:
         self._state = CLOSING
         self._cutting = False
         self._receive = _discard
+        self._loop._delivery.end_run(self)
         self._loop._broadcaster.changed()
 
     def _closed(self) -> None:

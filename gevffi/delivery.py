@@ -13,7 +13,7 @@ ends the loop over it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ class Delivery:
         self.switched: dict[Connection, int] = {}
         # The run under way: its connection, all starts, the ends that are left and an iterator over
         # them, the index after its last frame, and where in the arena that frame ends.
-        self._run: tuple[Connection, list[int], list[int], Any, int, int] | None = None
+        self._run: tuple[Connection, Sequence[int], list[int], Any, int, int] | None = None
 
     def frames(self, count: int) -> None:
         """Deliver reads as they are."""
@@ -117,14 +117,20 @@ class Delivery:
                     batch = Batch(view, arrays[0][first:last], arrays[1][first:last])
                     _answer(conn, batch, replies)
                 else:
-                    starts, left = lists[0], lists[1][first:last]
+                    starts, left = lists[0], [*lists[1][first:last]]
                     following = iter(left)
                     self._run = (conn, starts, left, following, last, end_of_last)
                     data = raw if conn._framing.as_bytes else view
+                    receive = conn._receive  # for all of the run: see `end_run`
                     for start, end in zip(starts[first:last], following):  # noqa: B905 - it may shrink
-                        reply = conn._receive(conn, None, data[start:end])
-                        if reply is not None:
+                        message = data[start:end]
+                        reply = receive(conn, None, message)
+                        if reply is None:
+                            continue
+                        if reply is message or type(reply) is bytes or outbox.is_fixed(reply):
                             replies.append(reply)
+                        else:  # its owner may change it
+                            conn._send_packet(reply)
             except Exception as exc:
                 self._commit(conn)
                 self._failed(conn, exc)
@@ -164,6 +170,13 @@ class Delivery:
             except Exception as exc:
                 self._failed(conn, exc)
             self._commit(conn)
+
+    def end_run(self, conn: Connection) -> None:
+        """Drop what is left of the run under way, if it is this connection's."""
+        run = self._run
+        if run is not None and run[0] is conn:
+            self._run = None
+            run[2].clear()
 
     def give_back(self, conn: Connection) -> None:
         """End the run under way, if it is this connection's, and have the rest of it cut again."""

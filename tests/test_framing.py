@@ -397,3 +397,20 @@ def test_random_frames_in_random_pieces(data: st.DataObject) -> None:
             client.send(stream[start:end_])
         assert receive_exactly(client.sock, len(stream)) == stream
         assert [handler.next("message").value[1] for _ in payloads] == payloads
+
+
+def test_a_handler_may_reuse_the_buffer_of_its_reply() -> None:
+    """Also where the next message of the same read follows at once."""
+    buffer = bytearray(4)
+
+    def reply(data: Any) -> Any:
+        buffer[:] = bytes(data)[::-1]
+        return {b"a": buffer, b"b": memoryview(buffer), b"c": np.frombuffer(buffer, np.uint8)}[
+            bytes(data[:1])
+        ]
+
+    frames = [b"a123", b"a456", b"b123", b"b456", b"c123", b"c456", b"a789"]
+    with pieces(Recorder(reply), LengthPrefixed()) as client:
+        client.send(b"".join(map(length(), frames)))
+        expected = b"".join(length()(frame[::-1]) for frame in frames)
+        assert receive_exactly(client.sock, len(expected)) == expected
