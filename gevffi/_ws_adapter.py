@@ -22,8 +22,8 @@ from gevffi._ws_http import Response
 from gevffi._ws_keeper import Deadlines, Keeper
 from gevffi._ws_messages import State
 from gevffi._ws_terms import Terms
-from gevffi.connection import CloseReason
 from gevffi.connection import Connection as Transport
+from gevffi.connection_info import CloseReason
 from gevffi.handler import Handler as TransportHandler
 from gevffi.loop import EventLoop
 

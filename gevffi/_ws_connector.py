@@ -26,8 +26,8 @@ from gevffi._ws_handler import Handler
 from gevffi._ws_http import Fields
 from gevffi._ws_messages import State
 from gevffi._ws_terms import Terms
-from gevffi.connection import CloseReason
 from gevffi.connection import Connection as Transport
+from gevffi.connection_info import CloseReason
 from gevffi.loop import EventLoop
 from gevffi.protocol import Protocol, Raw
 from gevffi.readbuf import ReadBuffer

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from gevffi.blocking import BlockingClient, Inbox
-from gevffi.connection import CloseReason, Connection
+from gevffi.connection import Connection
+from gevffi.connection_info import CloseReason
 from gevffi.handler import Handler
 from gevffi.listener import AddressLike
 from gevffi.loop import EventLoop

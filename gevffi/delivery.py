@@ -171,25 +171,24 @@ class Delivery:
                 self._failed(conn, exc)
             self._commit(conn)
 
-    def end_run(self, conn: Connection) -> None:
-        """Drop what is left of the run under way, if it is this connection's."""
-        run = self._run
-        if run is not None and run[0] is conn:
-            self._run = None
-            run[2].clear()
-
-    def give_back(self, conn: Connection) -> None:
-        """End the run under way, if it is this connection's, and have the rest of it cut again."""
+    def end_run(self, conn: Connection) -> int:
+        """End the run under way, if it is this connection's; return how many frames are dropped."""
         run = self._run
         if run is None or run[0] is not conn:
-            return
-        _conn, starts, left, following, last, end_of_last = run
+            return 0
         self._run = None
-        count = length_hint(following)
-        left.clear()
-        if count:
+        count = length_hint(run[3])
+        run[2].clear()
+        self._reactor.recount(-count, 0)
+        return count
+
+    def give_back(self, conn: Connection) -> None:
+        """The same, and have the rest of the run cut again."""
+        run = self._run
+        count = self.end_run(conn)
+        if run is not None and count:
+            _conn, starts, _left, _following, last, end_of_last = run
             lead = conn._framing.lead  # type: ignore[union-attr]
-            self._reactor.recount(-count, 0)
             self._reactor.unread_arena(conn._token, starts[last - count] - lead, end_of_last)
 
     def _commit(self, conn: Connection) -> None:

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gevffi.batch import Batch
-    from gevffi.connection import CloseReason, Connection
+    from gevffi.connection import Connection
+    from gevffi.connection_info import CloseReason
 
 logger = logging.getLogger("gevffi")
 

@@ -28,7 +28,8 @@ from typing import Any
 from gevffi.acceptor import Acceptor
 from gevffi.arena import Arena
 from gevffi.broadcast import Broadcaster
-from gevffi.connection import CloseReason, Connection
+from gevffi.connection import Connection
+from gevffi.connection_info import CloseReason
 from gevffi.connector import Connector
 from gevffi.delivery import Delivery
 from gevffi.framing import Framing

@@ -414,3 +414,16 @@ def test_a_handler_may_reuse_the_buffer_of_its_reply() -> None:
         client.send(b"".join(map(length(), frames)))
         expected = b"".join(length()(frame[::-1]) for frame in frames)
         assert receive_exactly(client.sock, len(expected)) == expected
+
+
+def test_frames_behind_a_close_are_not_counted() -> None:
+    class Closing(Echo):
+        def on_message(self, conn: Connection, ctx: Any, data: Any) -> Any:
+            conn.close()
+            return data
+
+    with serving(Closing(), protocol=LengthPrefixed()) as server, connect(server) as sock:
+        (loop,) = server.loops
+        sock.sendall(length()(b"x") * 9)
+        assert receive_all(sock) == length()(b"x")
+    assert loop.stats().messages_received == 1
