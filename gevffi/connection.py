@@ -148,7 +148,9 @@ class Connection(ConnectionInfo):
                     add(self._token, piece)
                 return
         elif self._framing is not None:
-            self._framing.check_reply(memoryview(reply).nbytes)
+            size = memoryview(reply).nbytes
+            if size > self._framing.max_reply:
+                self._framing.check_reply(size)
         add(self._token, reply)
 
     def shutdown_write(self) -> None:

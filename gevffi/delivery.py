@@ -111,32 +111,43 @@ class Delivery:
                     reactor.unread_arena(conn._token, lists[0][first] - lead, end_of_last)
                 reactor.recount(first - last, 0)
                 continue
+            if batches:
+                starts, ends = arrays
+                self._batch(conn, Batch(view, starts[first:last], ends[first:last]))
+                continue
             replies = outbox.replies_of(conn)
+            starts, left = lists[0], [*lists[1][first:last]]
+            following = iter(left)
+            self._run = (conn, starts, left, following, last, end_of_last)
+            data = raw if conn._framing.as_bytes else view
+            receive = conn._receive  # for all of the run: see `end_run`
             try:
-                if batches:
-                    batch = Batch(view, arrays[0][first:last], arrays[1][first:last])
-                    _answer(conn, batch, replies)
-                else:
-                    starts, left = lists[0], [*lists[1][first:last]]
-                    following = iter(left)
-                    self._run = (conn, starts, left, following, last, end_of_last)
-                    data = raw if conn._framing.as_bytes else view
-                    receive = conn._receive  # for all of the run: see `end_run`
-                    for start, end in zip(starts[first:last], following):  # noqa: B905 - it may shrink
-                        message = data[start:end]
-                        reply = receive(conn, None, message)
-                        if reply is None:
-                            continue
-                        if reply is message or type(reply) is bytes or outbox.is_fixed(reply):
-                            replies.append(reply)
-                        else:  # its owner may change it
-                            conn._send_packet(reply)
+                for start, end in zip(starts[first:last], following):  # noqa: B905 - it may shrink
+                    message = data[start:end]
+                    reply = receive(conn, None, message)
+                    if reply is None:
+                        continue
+                    if reply is message or type(reply) is bytes or outbox.is_fixed(reply):
+                        replies.append(reply)
+                    else:  # its owner may change it
+                        conn._send_packet(reply)
             except Exception as exc:
                 self._commit(conn)
                 self._failed(conn, exc)
             else:
                 self._commit(conn)
             self._run = None
+
+    def _batch(self, conn: Any, batch: Batch) -> None:
+        try:
+            reply = conn._handler.on_batch(conn, batch)
+            if type(reply) is Batch or isinstance(reply, (list, tuple)):
+                self._outbox.replies_of(conn).extend(reply)
+                self._outbox.commit()
+            elif reply is not None:
+                conn._send_packet(reply)
+        except Exception as exc:
+            self._failed(conn, exc)
 
     def _lead(self, conn: Any) -> int:
         """What stands in front of the payloads that were cut of a connection in this turn."""
@@ -154,22 +165,20 @@ class Delivery:
             if region is None:
                 self._reactor.recount(-1, 0)
                 continue
-            replies = self._outbox.replies_of(conn)
             end = start + size
+            if conn._handler.on_batch is not None:
+                one = memoryview(bytearray(8)).cast("i")
+                one[0], one[1] = start, end
+                one = one.toreadonly()
+                self._batch(conn, Batch(region.root(), one[:1], one[1:]))
+                continue
             try:
-                if conn._handler.on_batch is None:
-                    data = region.buffer if conn._framing.as_bytes else region.root()
-                    reply = conn._receive(conn, None, data[start:end])
-                    if reply is not None:
-                        replies.append(reply)
-                else:
-                    one = memoryview(bytearray(8)).cast("i")
-                    one[0], one[1] = start, end
-                    one = one.toreadonly()
-                    _answer(conn, Batch(region.root(), one[:1], one[1:]), replies)
+                data = region.buffer if conn._framing.as_bytes else region.root()
+                reply = conn._receive(conn, None, data[start:end])
+                if reply is not None:
+                    conn._send_packet(reply)
             except Exception as exc:
                 self._failed(conn, exc)
-            self._commit(conn)
 
     def end_run(self, conn: Connection) -> int:
         """End the run under way, if it is this connection's; return how many frames are dropped."""
@@ -196,13 +205,3 @@ class Delivery:
             self._outbox.commit()
         except Exception as exc:
             self._failed(conn, exc)
-
-
-def _answer(conn: Any, batch: Batch, replies: list[Any]) -> None:
-    reply = conn._handler.on_batch(conn, batch)
-    if reply is None:
-        return
-    if type(reply) is Batch or isinstance(reply, (list, tuple)):
-        replies.extend(reply)
-    else:
-        conn._send_packet(reply)
