@@ -188,8 +188,10 @@ class Connection:
         self.loop.check_thread()
         if self._paused:
             self._paused = False
-            self.transport.resume_reading()
-            self.loop.call_soon_threadsafe(self._go_on)
+            if self._left is not None or self._late:
+                self.loop.call_soon_threadsafe(self._go_on)
+            else:
+                self.transport.resume_reading()
 
     def _opened(self, answer: Answer | Opened, max_message_size: int, *, server: bool) -> None:
         self.subprotocol = answer.subprotocol
@@ -217,7 +219,8 @@ class Connection:
         self.transport.close()
 
     def _go_on(self) -> None:
-        """With what was there when reading was paused, and behind it."""
+        """With what was there when reading was paused, and only then with what is new, which may
+        be the end."""
         try:
             if self._left is not None and not self._paused:
                 left, self._left = self._left, None
@@ -226,6 +229,8 @@ class Connection:
                 late, self._late = self._late, b""
                 assert self._frames is not None
                 self._handle(self._frames.feed(late))
+            if not self._paused:
+                self.transport.resume_reading()
         except Exception as exc:
             self.loop._life.failed(self.transport, exc)
 
