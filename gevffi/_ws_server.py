@@ -4,11 +4,12 @@
          │  bytes                                                              ▲
          ▼                                                                     │  on_open, ...
     Protocol ── the opening handshake ──▶ Adapter ──▶ Connection ──────────────┘
-                                             │            ▲
-                                             └─ Keeper ───┘ pings, deadlines
+                                             │            ▲  ▲
+                                             └─ Keeper ───┘  └─ Frames, cut in C
+                                                pings, deadlines
 
 A connection begins under a `Protocol`, which takes the handshake apart. Once it is accepted the
-connection goes on without a protocol, and its `Connection` cuts frames.
+connection goes on under `Frames`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from gevffi import _ws_handshake
 from gevffi._ws_connection import Connection, send_to_all
 from gevffi._ws_deflate import Deflate
-from gevffi._ws_frames import BINARY, TEXT
+from gevffi._ws_delivery import Frames
 from gevffi._ws_handler import Handler
 from gevffi._ws_handshake import Answer
 from gevffi._ws_http import Response
@@ -31,11 +32,9 @@ from gevffi.connection import Connection as Transport
 from gevffi.handler import Handler as TransportHandler
 from gevffi.loop import EventLoop
 from gevffi.protocol import Protocol as TransportProtocol
-from gevffi.protocol import Raw
 from gevffi.readbuf import ReadBuffer
 from gevffi.sys.websocket import MOST
 
-_RAW = Raw()
 _INTERNAL_ERROR = 1011
 
 
@@ -132,8 +131,17 @@ class Adapter(TransportHandler):
     def __init__(self, handler: Handler, protocol: Protocol) -> None:
         self._handler = handler
         self._protocol = protocol
-        self._text: Any = bytes if protocol.text_as_bytes else _decode
-        self._text_types = (str, bytes) if protocol.text_as_bytes else (str,)
+        # Of connections without compression, and with it.
+        self._plain, self._compressed = (
+            Frames(
+                handler,
+                server=True,
+                compression=compression,
+                max_message_size=protocol.max_message_size,
+                text_as_bytes=protocol.text_as_bytes,
+            )
+            for compression in (None, protocol.upgrader.deflate)
+        )
         # Held by their connections and timers alone, so that no loop is held from here.
         self._keepers: weakref.WeakValueDictionary[int, LoopKeeper] = weakref.WeakValueDictionary()
 
@@ -149,10 +157,8 @@ class Adapter(TransportHandler):
         keeper.put(ws, keeper.handshake)
 
     def on_message(self, conn: Transport, ctx: Any, data: Any) -> Any:
-        """Take the handshake's answer, and then frames."""
-        if ctx is None:
-            conn.context._take(data)
-        elif data is not None:
+        """Take the handshake's answer."""
+        if data is not None:
             self._answer(conn, conn.context, data)
 
     def on_close(self, conn: Transport, reason: CloseReason) -> None:
@@ -180,24 +186,6 @@ class Adapter(TransportHandler):
         ws._fail(_INTERNAL_ERROR, "")
         self._handler.on_error(ws, exc)
 
-    # ---- what connections call ------------------------------------------------------------------
-
-    def message(self, ws: Connection, opcode: int, data: Any) -> None:
-        """A message has come: deliver it, and send the reply."""
-        message = self._text(data) if opcode == TEXT else memoryview(data).toreadonly()
-        reply = self._handler.on_message(ws, message)
-        if reply is None:
-            return
-        if isinstance(reply, self._text_types):
-            ws._post(TEXT, reply.encode() if isinstance(reply, str) else reply)
-        else:
-            ws._post(BINARY, reply)
-
-    def control(self, ws: Connection, is_ping: bool, data: Any) -> None:
-        """A ping or a pong has come."""
-        callback = self._handler.on_ping if is_ping else self._handler.on_pong
-        callback(ws, bytes(data))
-
     # ---------------------------------------------------------------------------------------------
 
     def _answer(self, conn: Transport, ws: Connection, answer: Answer) -> None:
@@ -207,8 +195,13 @@ class Adapter(TransportHandler):
         if not answer.accepted or answer.request is None:
             conn.close()
             return
-        ws._opened(answer, self._protocol.max_message_size)
-        conn.set_protocol(_RAW)
+        ws._opened(
+            self._plain if answer.deflate is None else self._compressed,
+            server=True,
+            max_message_size=self._protocol.max_message_size,
+            agreement=answer.deflate,
+            subprotocol=answer.subprotocol,
+        )
         if keeper.ping.delay:
             keeper.put(ws, keeper.ping)
         self._handler.on_open(ws, answer.request)
@@ -256,7 +249,3 @@ class LoopKeeper(Keeper):
 
     def _no_close(self, ws: Connection) -> None:
         ws.transport._close(CloseReason.TIMEOUT)
-
-
-def _decode(data: Any) -> str:
-    return str(data, "utf-8")

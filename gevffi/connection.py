@@ -320,6 +320,7 @@ class Connection:
             self._loop._reactor.give_up(self._token, reason.value)
 
     def _stop_receiving(self) -> None:
+        self._loop._delivery.interrupt(self)
         self._state = CLOSING
         self._cutting = False
         self._receive = _discard

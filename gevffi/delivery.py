@@ -55,8 +55,11 @@ class Delivery:
         # Whose protocol was changed in this turn, and what the old one has in front of payloads.
         self.switched: dict[Connection, int] = {}
         # The run under way: its connection, all starts, the ends that are left and an iterator over
-        # them, the index after its last frame, and where in the arena that frame ends.
-        self._run: tuple[Connection, list[int], list[int], Any, int, int] | None = None
+        # them, the index after its last frame, and where in the arena that frame ends; -1 for a run
+        # that is not to be given back, as its frames are unmasked.
+        self.run: tuple[Connection, list[int], list[int], Any, int, int] | None = None
+        self.left = 0
+        """Frames that were left of the last run that was interrupted."""
 
     def frames(self, count: int) -> None:
         """Deliver reads as they are."""
@@ -97,14 +100,21 @@ class Delivery:
         view, raw = self._arena.view(), self._arena.buffer()
         lists: Any = None  # where frames start and end; made when the first run needs them,
         arrays: Any = None  # and so are these
+        tags: Any = None
         for slot, first, last, end_of_last in reactor.runs():
             conn: Any = self._conns[slot]
+            if conn._protocol.tagged and not (switched and conn in switched):
+                if tags is None:
+                    tags = reactor.tags() if arrays is None else arrays[2].tolist()
+                    lists = lists or _lists(reactor, arrays)
+                conn._protocol.take(conn, view, raw, lists[0], lists[1], tags, first, last)
+                continue
             batches = conn._handler.on_batch is not None
             deliver = conn._cutting and not (switched and conn in switched)
             if deliver and batches:
                 arrays = arrays or reactor.take_cuts()
             elif lists is None:
-                lists = reactor.cuts() if arrays is None else [part.tolist() for part in arrays]
+                lists = _lists(reactor, arrays)
             if not deliver:
                 if conn.connected:  # paused or switched by somebody else's callback
                     lead = self._lead(conn)
@@ -119,7 +129,7 @@ class Delivery:
                 else:
                     starts, left = lists[0], lists[1][first:last]
                     following = iter(left)
-                    self._run = (conn, starts, left, following, last, end_of_last)
+                    self.run = (conn, starts, left, following, last, end_of_last)
                     data = raw if conn._framing.as_bytes else view
                     for start, end in zip(starts[first:last], following):  # noqa: B905 - it may shrink
                         reply = conn._receive(conn, None, data[start:end])
@@ -130,7 +140,7 @@ class Delivery:
                 self._failed(conn, exc)
             else:
                 self._commit(conn)
-            self._run = None
+            self.run = None
 
     def _lead(self, conn: Any) -> int:
         """What stands in front of the payloads that were cut of a connection in this turn."""
@@ -139,7 +149,7 @@ class Delivery:
 
     def large(self) -> None:
         """Deliver the frames that have a ring of their own, which becomes theirs."""
-        for slot, start, size, total in self._reactor.large():
+        for slot, start, size, total, tag in self._reactor.large():
             conn: Any = self._conns[slot]
             if conn is None or not conn._cutting or conn in self.switched:
                 self._reactor.recount(-1, 0)
@@ -148,8 +158,12 @@ class Delivery:
             if region is None:
                 self._reactor.recount(-1, 0)
                 continue
-            replies = self._outbox.replies_of(conn)
             end = start + size
+            if conn._protocol.tagged:
+                view, raw = region.root(), region.buffer
+                conn._protocol.take(conn, view, raw, [start], [end], [tag], 0, 1)
+                continue
+            replies = self._outbox.replies_of(conn)
             try:
                 if conn._handler.on_batch is None:
                     data = region.buffer if conn._framing.as_bytes else region.root()
@@ -167,11 +181,14 @@ class Delivery:
 
     def give_back(self, conn: Connection) -> None:
         """End the run under way, if it is this connection's, and have the rest of it cut again."""
-        run = self._run
+        run = self.run
         if run is None or run[0] is not conn:
             return
         _conn, starts, left, following, last, end_of_last = run
-        self._run = None
+        if end_of_last < 0:
+            self.interrupt(conn)
+            return
+        self.run = None
         count = length_hint(following)
         left.clear()
         if count:
@@ -179,11 +196,27 @@ class Delivery:
             self._reactor.recount(-count, 0)
             self._reactor.unread_arena(conn._token, starts[last - count] - lead, end_of_last)
 
+    def interrupt(self, conn: Connection) -> None:
+        """End the run of WebSocket frames under way, if it is this connection's; what came before
+        is sent, and what is left is for who runs it."""
+        run = self.run
+        if run is None or run[0] is not conn or run[5] >= 0:
+            return
+        self.run = None
+        self.left = length_hint(run[3])
+        run[2].clear()
+        self._commit(conn)
+
     def _commit(self, conn: Connection) -> None:
         try:
             self._outbox.commit()
         except Exception as exc:
             self._failed(conn, exc)
+
+
+def _lists(reactor: Reactor, arrays: Any) -> Any:
+    """Where the frames of all runs start and end."""
+    return reactor.cuts() if arrays is None else [part.tolist() for part in arrays[:2]]
 
 
 def _answer(conn: Any, batch: Batch, replies: list[Any]) -> None:

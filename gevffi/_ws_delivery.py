@@ -1,0 +1,282 @@
+"""From the frames that C has cut and unmasked to a handler of messages, and its replies back.
+
+    run      |0x82 ...|0x82 ...|0x81 ...|0x89 ...|0x01 ...|0x80 ...|       tags and payloads
+                 │        │        │        │        └─ Messages ──┴──▶ one message ──▶ on_message
+                 │        │        │        └─ Messages ──▶ pong ──▶ sent, and on_ping
+                 └────────┴────────┴──▶ on_message ──▶ replies, firsts
+                                                           │
+                            one blob and one list of sizes ┴──▶ C adds the headers and sends
+
+This is where the time goes. A whole message that is not compressed is a slice of what was read and
+needs no memory of what was before; it takes a handful of steps, and so does a reply that is not to
+be compressed. Everything else goes through `Messages`, in its turn.
+
+Frames in a run are unmasked, so C cannot take them back. What a handler leaves of a run, because it
+paused in the middle of it, is kept here, and nothing more is read until that has been handled. A
+frame that is bad ends its run; C tells of it in the next turn, when the frames before it have been
+answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import or_
+from typing import TYPE_CHECKING, Any
+
+from gevffi._ws_frames import BINARY, CLOSE, FIN, PING, REASONS, TEXT, FrameError
+from gevffi._ws_messages import State
+from gevffi.framing import MOST, Framing
+from gevffi.outbox import FLUSH_AT, LARGE
+from gevffi.protocol import FrameTooLargeError, ProtocolError
+from gevffi.sys.framing import WEBSOCKET
+from gevffi.sys.reactor import SEND_RUN
+from gevffi.sys.websocket import DEFLATE, FROM_CLIENT
+
+if TYPE_CHECKING:
+    from gevffi._ws_connection import Connection
+    from gevffi._ws_deflate import Deflate
+    from gevffi._ws_handler import Handler
+    from gevffi.connection import Connection as Transport
+
+_WHOLE_TEXT, _WHOLE_BINARY = FIN | TEXT, FIN | BINARY
+_FIRST_TEXT, _FIRST_BINARY = _WHOLE_TEXT << 32, _WHOLE_BINARY << 32
+_TOO_LARGE = 1009
+_OPEN = State.OPEN
+
+Run = tuple[Any, Any, list[int], list[int], list[int], int, int]
+"""A view, an object whose slices are `bytes`, starts, ends and tags, and which of them."""
+
+
+class Frames(Framing):
+    """The protocol of connections whose handshake is done; `conn.context` is the WebSocket.
+
+    Args:
+        handler: gets messages, pings and pongs.
+        server: which side this is.
+        compression: what was agreed on; None: messages are not compressed.
+        max_message_size: bytes a message may have, over all its frames; at most `MOST`.
+        text_as_bytes: text is delivered as `bytes`.
+    """
+
+    tagged = True
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        server: bool,
+        compression: Deflate | None,
+        max_message_size: int,
+        text_as_bytes: bool,
+    ) -> None:
+        flags = FROM_CLIENT * server | DEFLATE * (compression is not None)
+        super().__init__(
+            {"kind": WEBSOCKET, "size": flags, "max_size": max_message_size},
+            lead=0,
+            max_reply=MOST,
+            deliver="view",
+            one_at_a_time=False,
+        )
+        self._handler = handler
+        self._on_message: Callable[[Any, Any], Any] = handler.on_message
+        self._decodes = not text_as_bytes
+        # The size from which on the run does not send: what is to be compressed, what is not to be
+        # copied, and what has to be masked, which is all that a client sends.
+        self._plain_below = LARGE if server else 0
+        if compression is not None:
+            self._plain_below = min(self._plain_below, compression.threshold)
+        self._first_bytes = _FIRST_TEXT if text_as_bytes else _FIRST_BINARY  # of a `bytes`
+
+    def __repr__(self) -> str:
+        return "WebSocket"
+
+    def frame(self, data: Any) -> Any:
+        """Return `data`, which is a frame: that is all who broadcast send here."""
+        return data
+
+    def bad_frame(self, conn: Transport, *, too_large: bool, bad_text: bool) -> None:
+        """Send the code that says what is wrong."""
+        code = _TOO_LARGE if too_large else 1007 if bad_text else 1002
+        conn.context._fail(code, REASONS[code])
+
+    # ---- receiving ------------------------------------------------------------------------------
+
+    def take(
+        self,
+        conn: Transport,
+        view: Any,
+        raw: Any,
+        starts: list[int],
+        ends: list[int],
+        tags: list[int],
+        first: int,
+        last: int,
+    ) -> None:
+        """Deliver a run of frames, and send the replies.
+
+        Args:
+            conn: whose frames they are.
+            view: what was read, read-only.
+            raw: the same as an object whose slices are `bytes`.
+            starts, ends: of each payload in it.
+            tags: the first byte of each frame.
+            first, last: which of all these are this run's.
+        """
+        ws: Connection = conn.context
+        ws._heard = True
+        on_message = self._on_message
+        decodes = self._decodes
+        delivery, outbox = conn._loop._delivery, conn._loop._outbox
+        replies, firsts = outbox.frames_of(conn), outbox.firsts
+        append, append_first = replies.append, firsts.append
+        while conn._cutting and ws._messages.state is _OPEN:  # type: ignore[union-attr]
+            left = tags[first:last]
+            following = iter(left)
+            run = delivery.run = (conn, starts, left, following, last, -1)
+            try:
+                for start, end, tag in zip(starts[first:last], ends[first:last], following):  # noqa: B905 - it may shrink
+                    if tag == _WHOLE_BINARY:
+                        message: Any = view[start:end]
+                    elif tag == _WHOLE_TEXT:
+                        message = str(raw[start:end], "utf-8") if decodes else raw[start:end]
+                    else:
+                        message = self._other(ws, tag, view[start:end])
+                        if message is None:
+                            continue
+                    reply = on_message(ws, message)
+                    if reply is None:
+                        continue
+                    kind = type(reply)
+                    if kind is bytes:
+                        append(reply)
+                        append_first(self._first_bytes)
+                    elif kind is str:
+                        append(reply.encode())
+                        append_first(_FIRST_TEXT)
+                    elif (
+                        kind is memoryview
+                        and reply.readonly
+                        and reply.nbytes == len(reply)
+                        and reply.c_contiguous
+                    ):
+                        append(reply)
+                        append_first(_FIRST_BINARY)
+                    else:
+                        append(owned(reply))
+                        append_first(_FIRST_BINARY)
+                if delivery.run is run:
+                    delivery.run = None
+                    if replies:
+                        self.commit(conn)
+                    return
+                # Interrupted: by a pause, or because it closes, and then its reply is not sent.
+                if ws.connected:
+                    self.commit(conn)
+                else:
+                    replies.clear()
+                    firsts.clear()
+            except Exception as exc:
+                delivery.run = None
+                self._failed(conn, ws, exc)
+                return
+            first = last - delivery.left
+            if first == last:
+                return
+        self._take_later(conn, ws, (view, raw, starts, ends, tags, first, last))
+
+    def _take_later(self, conn: Transport, ws: Connection, run: Run) -> None:
+        """With frames that are not to be delivered now."""
+        view, raw, starts, ends, tags, first, last = run
+        if not conn.connected:
+            conn._loop._reactor.recount(first - last, 0)
+        elif ws._paused:
+            offset = starts[first]
+            data = bytes(view[offset : ends[last - 1]])
+            ws._keep(
+                memoryview(data),
+                data,
+                [start - offset for start in starts[first:last]],
+                [end - offset for end in ends[first:last]],
+                tags[first:last],
+                0,
+                last - first,
+            )
+        else:  # our side of the closing handshake is done, the peer's may be among them
+            conn._loop._reactor.recount(first - last, 0)
+            for i in range(first, last):
+                self._other(ws, tags[i], view[starts[i] : ends[i]], count=0)
+
+    def _other(self, ws: Connection, tag: int, payload: Any, count: int = -1) -> Any:
+        """A frame that is no whole message; return the message that it completes, or None."""
+        messages = ws._messages
+        assert messages is not None
+        event = messages.receive(tag, payload)
+        if event is not None:
+            ws._output(event.reply)
+            if event.opcode == TEXT:
+                return str(event.data, "utf-8") if self._decodes else bytes(event.data)
+            if event.opcode == BINARY:
+                return memoryview(event.data).toreadonly()
+        if count:
+            ws.loop._reactor.recount(count, 0)
+        if event is not None:
+            if event.opcode == CLOSE:
+                ws.transport.close()
+            elif event.opcode == PING:
+                self._handler.on_ping(ws, bytes(event.data))
+            else:
+                self._handler.on_pong(ws, bytes(event.data))
+        return None
+
+    def _failed(self, conn: Transport, ws: Connection, exc: Exception) -> None:
+        """The handler raised, or a compressed message is none."""
+        life = conn._loop._life
+        try:
+            conn._loop._outbox.commit()
+        except Exception as first:
+            life.failed(conn, first)
+        if isinstance(exc, FrameError):
+            ws._fail(exc.code, exc.reason)
+            error = FrameTooLargeError if exc.code == _TOO_LARGE else ProtocolError
+            exc = error(str(exc))
+        life.failed(conn, exc)
+
+    # ---- sending --------------------------------------------------------------------------------
+
+    def commit(self, conn: Transport) -> None:
+        """Queue the replies of a run.
+
+        Raises:
+            TypeError: a reply is no message; those before it are queued.
+        """
+        ws: Connection = conn.context
+        outbox = conn._loop._outbox
+        replies, firsts = outbox.frames_of(conn), outbox.firsts
+        sizes = list(map(len, replies))
+        if sizes and max(sizes) < self._plain_below:
+            pieces = outbox.pieces
+            outbox.blob.extend(b"".join(replies))
+            pieces.append(conn._token + SEND_RUN)
+            pieces.append(len(sizes))
+            pieces.extend(map(or_, sizes, firsts))
+            replies.clear()
+            firsts.clear()
+            if len(outbox.blob) > FLUSH_AT:
+                outbox.flush()
+            return
+        one_by_one = list(zip(replies, firsts, strict=True))
+        replies.clear()
+        firsts.clear()
+        for reply, first in one_by_one:
+            ws._send(first >> 32 & 0x0F, reply)
+
+
+def owned(message: Any) -> Any:
+    """`message` as bytes that stay as they are.
+
+    Raises:
+        TypeError: it is not bytes-like.
+    """
+    if not isinstance(message, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a message must be bytes-like, not {message!r}")
+    return bytes(message) if isinstance(message, (bytearray, memoryview)) else message
