@@ -162,7 +162,8 @@ class Connection:
             return
         for piece in pieces:
             send(piece, None)
-        self.loop._outbox.parts += max(0, len(pieces) - 1)  # they are one message
+        if len(pieces) == 2 and self.transport.connected:
+            self.loop._outbox.parts += 1  # they are one message
 
     # ---- receiving ------------------------------------------------------------------------------
 

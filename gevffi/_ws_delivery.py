@@ -3,9 +3,9 @@
     run      |0x82 ...|0x82 ...|0x81 ...|0x89 ...|0x01 ...|0x80 ...|       tags and payloads
                  │        │        │        │        └─ Messages ──┴──▶ one message ──▶ on_message
                  │        │        │        └─ Messages ──▶ pong ──▶ sent, and on_ping
-                 └────────┴────────┴──▶ on_message ──▶ replies, firsts
-                                                           │
-                            one blob and one list of sizes ┴──▶ C adds the headers and sends
+                 └────────┴────────┴──▶ on_message ──▶ replies
+                                                       │
+                        one blob and one list of sizes ┴──▶ C adds the headers and sends
 
 This is where the time goes. A whole message that is not compressed is a slice of what was read and
 needs no memory of what was before; it takes a handful of steps, and so does a reply that is not to
@@ -20,13 +20,12 @@ answered.
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import or_
 from typing import TYPE_CHECKING, Any
 
-from gevffi._ws_frames import BINARY, CLOSE, FIN, PING, REASONS, TEXT, FrameError
+from gevffi._ws_frames import BINARY, CLOSE, FIN, PING, REASONS, TEXT, FrameError, Payload
 from gevffi._ws_messages import State
 from gevffi.framing import MOST, Framing
-from gevffi.outbox import FLUSH_AT, LARGE
+from gevffi.outbox import FLUSH_AT, LARGE, join
 from gevffi.protocol import FrameTooLargeError, ProtocolError
 from gevffi.sys.framing import WEBSOCKET
 from gevffi.sys.reactor import SEND_RUN
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from gevffi.connection import Connection as Transport
 
 _WHOLE_TEXT, _WHOLE_BINARY = FIN | TEXT, FIN | BINARY
-_FIRST_TEXT, _FIRST_BINARY = _WHOLE_TEXT << 32, _WHOLE_BINARY << 32
 _TOO_LARGE = 1009
 _OPEN = State.OPEN
 
@@ -74,7 +72,7 @@ class Frames(Framing):
             {"kind": WEBSOCKET, "size": flags, "max_size": max_message_size},
             lead=0,
             max_reply=MOST,
-            deliver="view",
+            deliver="bytes" if text_as_bytes else "view",
             one_at_a_time=False,
         )
         self._handler = handler
@@ -85,7 +83,7 @@ class Frames(Framing):
         self._plain_below = LARGE if server else 0
         if compression is not None:
             self._plain_below = min(self._plain_below, compression.threshold)
-        self._first_bytes = _FIRST_TEXT if text_as_bytes else _FIRST_BINARY  # of a `bytes`
+        self._of_bytes = _WHOLE_TEXT if text_as_bytes else _WHOLE_BINARY  # what they are sent as
 
     def __repr__(self) -> str:
         return "WebSocket"
@@ -124,21 +122,28 @@ class Frames(Framing):
         """
         ws: Connection = conn.context
         ws._heard = True
-        on_message = self._on_message
-        decodes = self._decodes
-        delivery, outbox = conn._loop._delivery, conn._loop._outbox
-        replies, firsts = outbox.frames_of(conn), outbox.firsts
-        append, append_first = replies.append, firsts.append
         while conn._cutting and ws._messages.state is _OPEN:  # type: ignore[union-attr]
+            if last - first == 1:
+                self._take_one(conn, ws, view, raw, starts[first], ends[first], tags[first])
+                return
             left = tags[first:last]
             following = iter(left)
+            delivery = conn._loop._delivery
             run = delivery.run = (conn, starts, left, following, last, -1)
+            on_message = self._on_message
+            decodes = self._decodes
+            outbox = conn._loop._outbox
+            replies = outbox.frames_of(conn)
+            append = replies.append
+            frame = 0  # the first byte of all that is in `replies`
             try:
                 for start, end, tag in zip(starts[first:last], ends[first:last], following):  # noqa: B905 - it may shrink
                     if tag == _WHOLE_BINARY:
                         message: Any = view[start:end]
                     elif tag == _WHOLE_TEXT:
-                        message = str(raw[start:end], "utf-8") if decodes else raw[start:end]
+                        message = raw[start:end]
+                        if decodes:
+                            message = str(message, "utf-8")
                     else:
                         message = self._other(ws, tag, view[start:end])
                         if message is None:
@@ -148,33 +153,27 @@ class Frames(Framing):
                         continue
                     kind = type(reply)
                     if kind is bytes:
-                        append(reply)
-                        append_first(self._first_bytes)
+                        wanted = self._of_bytes
                     elif kind is str:
-                        append(reply.encode())
-                        append_first(_FIRST_TEXT)
-                    elif (
-                        kind is memoryview
-                        and reply.readonly
-                        and reply.nbytes == len(reply)
-                        and reply.c_contiguous
-                    ):
-                        append(reply)
-                        append_first(_FIRST_BINARY)
+                        reply = reply.encode()
+                        wanted = _WHOLE_TEXT
                     else:
-                        append(owned(reply))
-                        append_first(_FIRST_BINARY)
+                        wanted = _WHOLE_BINARY
+                        if reply is not message:
+                            wanted, reply = self._as_message(reply)
+                    if wanted != frame:
+                        outbox.commit()
+                        outbox.first = frame = wanted
+                    append(reply)
                 if delivery.run is run:
                     delivery.run = None
                     if replies:
                         self.commit(conn)
                     return
                 # Interrupted: by a pause, or because it closes, and then its reply is not sent.
-                if ws.connected:
-                    self.commit(conn)
-                else:
+                if not ws.connected:
                     replies.clear()
-                    firsts.clear()
+                outbox.commit()
             except Exception as exc:
                 delivery.run = None
                 self._failed(conn, ws, exc)
@@ -184,12 +183,52 @@ class Frames(Framing):
                 return
         self._take_later(conn, ws, (view, raw, starts, ends, tags, first, last))
 
+    def _take_one(
+        self, conn: Transport, ws: Connection, view: Any, raw: Any, start: int, end: int, tag: int
+    ) -> None:
+        """The same with a single frame, of which nothing can be left over."""
+        try:
+            if tag == _WHOLE_BINARY:
+                message: Any = view[start:end]
+            elif tag == _WHOLE_TEXT:
+                message = raw[start:end]
+                if self._decodes:
+                    message = str(message, "utf-8")
+            else:
+                message = self._other(ws, tag, view[start:end])
+                if message is None:
+                    return
+            reply = self._on_message(ws, message)
+            if reply is None:
+                return
+            kind = type(reply)
+            if kind is bytes:
+                frame = self._of_bytes
+            elif kind is str:
+                reply = reply.encode()
+                frame = _WHOLE_TEXT
+            else:
+                frame = _WHOLE_BINARY
+                if reply is not message:
+                    frame, reply = self._as_message(reply)
+            size = len(reply)
+            if size < self._plain_below and ws.connected:
+                outbox = conn._loop._outbox
+                join(outbox.blob, reply)
+                outbox.pieces += (conn._token + SEND_RUN, 1 | frame << 32, size)
+                if len(outbox.blob) > FLUSH_AT:
+                    outbox.flush()
+            else:
+                ws._send(frame & 0x0F, reply)
+        except Exception as exc:
+            self._failed(conn, ws, exc)
+
     def _take_later(self, conn: Transport, ws: Connection, run: Run) -> None:
         """With frames that are not to be delivered now."""
-        view, raw, starts, ends, tags, first, last = run
+        view, _raw, starts, ends, tags, first, last = run
         if not conn.connected:
             conn._loop._reactor.recount(first - last, 0)
-        elif ws._paused:
+        elif ws._messages.state is _OPEN:  # type: ignore[union-attr]
             offset = starts[first]
             data = bytes(view[offset : ends[last - 1]])
             ws._keep(
@@ -243,40 +282,41 @@ class Frames(Framing):
 
     # ---- sending --------------------------------------------------------------------------------
 
+    def _as_message(self, reply: Any) -> tuple[int, Payload]:
+        """The first byte of the frame that `reply` is to be sent in, and its bytes, which nobody
+        can change.
+
+        Raises:
+            TypeError: it is no message.
+        """
+        if isinstance(reply, str):
+            return _WHOLE_TEXT, reply.encode()
+        if isinstance(reply, bytes):
+            return self._of_bytes, reply
+        if isinstance(reply, (bytearray, memoryview)):
+            return _WHOLE_BINARY, bytes(reply)
+        raise TypeError(f"a message must be bytes-like, not {reply!r}")
+
     def commit(self, conn: Transport) -> None:
         """Queue the replies of a run.
 
-        Raises:
-            TypeError: a reply is no message; those before it are queued.
+        They are of one kind, `Outbox.first`.
         """
-        ws: Connection = conn.context
         outbox = conn._loop._outbox
-        replies, firsts = outbox.frames_of(conn), outbox.firsts
+        replies = outbox.frames_of(conn)
         sizes = list(map(len, replies))
-        if sizes and max(sizes) < self._plain_below:
-            pieces = outbox.pieces
+        if max(sizes) < self._plain_below:
             outbox.blob.extend(b"".join(replies))
-            pieces.append(conn._token + SEND_RUN)
-            pieces.append(len(sizes))
-            pieces.extend(map(or_, sizes, firsts))
             replies.clear()
-            firsts.clear()
+            pieces = outbox.pieces
+            pieces.append(conn._token + SEND_RUN)
+            pieces.append(len(sizes) | outbox.first << 32)
+            pieces.extend(sizes)
             if len(outbox.blob) > FLUSH_AT:
                 outbox.flush()
             return
-        one_by_one = list(zip(replies, firsts, strict=True))
+        one_by_one = replies.copy()
         replies.clear()
-        firsts.clear()
-        for reply, first in one_by_one:
-            ws._send(first >> 32 & 0x0F, reply)
-
-
-def owned(message: Any) -> Any:
-    """`message` as bytes that stay as they are.
-
-    Raises:
-        TypeError: it is not bytes-like.
-    """
-    if not isinstance(message, (bytes, bytearray, memoryview)):
-        raise TypeError(f"a message must be bytes-like, not {message!r}")
-    return bytes(message) if isinstance(message, (bytearray, memoryview)) else message
+        opcode = outbox.first & 0x0F
+        for reply in one_by_one:
+            conn.context._send(opcode, reply)

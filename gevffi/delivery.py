@@ -160,7 +160,8 @@ class Delivery:
                 continue
             end = start + size
             if conn._protocol.tagged:
-                view, raw = region.root(), region.buffer
+                view = region.root()
+                raw = region.buffer if conn._framing.as_bytes else view
                 conn._protocol.take(conn, view, raw, [start], [end], [tag], 0, 1)
                 continue
             replies = self._outbox.replies_of(conn)

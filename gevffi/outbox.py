@@ -10,8 +10,8 @@ of the turn too; any other large buffer might, and everything is sent before `ad
     large                  [piece 2]              inverted token and size
 
 The replies to a run of frames are gathered in a list of their own and join the rest at once, when
-the run has ended or something else is to be sent. Those to WebSocket messages have a second list
-beside it, of the first bytes of their frames.
+the run has ended or something else is to be sent. Those to WebSocket messages go with the first
+byte of their frames, which is the same for all that are gathered.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LARGE = 8192
 
 join: Callable[[bytearray, Any], object] = iconcat
 """Append a buffer. Not `+=`, which asks a NumPy array first and gets a sum."""
-FLUSH_AT = 1 << 20
+FLUSH_AT = 1 << 16
 """Bytes in the blob that are not to wait for the end of the turn."""
 
 
@@ -47,7 +47,7 @@ class Outbox:
         "_replies",
         "_tagged",
         "blob",
-        "firsts",
+        "first",
         "parts",
         "pieces",
     )
@@ -63,8 +63,8 @@ class Outbox:
         """Pieces that are no message of their own but go on with the one before."""
         self._replies: list[Any] = []
         self._of: Connection | None = None
-        self.firsts: list[int] = []
-        """Of the replies to WebSocket messages: what C wants with their sizes."""
+        self.first = 0
+        """Of the frames of the replies that `frames_of` gathers: FIN and the opcode."""
         self._tagged: Connection | None = None
 
     def replies_of(self, conn: Connection) -> list[Any]:
@@ -73,7 +73,7 @@ class Outbox:
         return self._replies
 
     def frames_of(self, conn: Connection) -> list[Any]:
-        """The list for the replies to a run of WebSocket frames, which `firsts` goes with."""
+        """The list for the replies to a run of WebSocket frames; `first` goes with them."""
         self._of = None
         self._tagged = conn
         return self._replies

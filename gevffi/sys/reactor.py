@@ -45,8 +45,8 @@ RUNS: int = lib.GEV_RUNS
 FRAMES = RUNS - 1
 """The part of what `Reactor.poll` returns that is the number of frames."""
 SEND_RUN: int = lib.GEV_SEND_RUN
-"""Added to a token in what `Reactor.send` is told: its pieces follow, as a count and sizes. A size
-may have the first byte of a WebSocket frame in it, 32 bits further up."""
+"""Added to a token in what `Reactor.send` is told: its pieces follow, as a count and sizes. The
+count may have the first byte of WebSocket frames in it, 32 bits further up."""
 
 
 class Change(IntFlag):
@@ -184,8 +184,8 @@ class Reactor:
 
     def tags(self) -> list[int]:
         """The first byte of each of these frames; means nothing but for WebSocket frames."""
-        turn = self._turn
-        return ffi.unpack(turn.tags, turn.cuts)
+        tags: list[int] = ffi.unpack(self._turn.tags, self._turn.cuts)
+        return tags
 
     def take_cuts(self) -> tuple[memoryview, memoryview, memoryview]:
         """All three as arrays of 32-bit integers, which are the caller's from now on."""

@@ -278,9 +278,9 @@ void gev_free_cuts(int32_t *cuts);
  *   token, end                        the next bytes of the blob, up to `end`
  *   token + GEV_SEND_RUN, n, n sizes  the next n pieces of the blob
  *   ~token, size                      that many bytes at the next address in `large`
- * A size of the second form may have the first byte of a WebSocket frame in its upper half, 32 bits
- * further up: then the piece leaves as such a frame, not masked. (The others leave as they are under
- * GEV_WEBSOCKET.)
+ * In the second form n may have the first byte of a WebSocket frame in its upper half, 32 bits
+ * further up: then each piece leaves as such a frame, not masked. (Under GEV_WEBSOCKET all others
+ * leave as they are.)
  * The pieces of one connection leave together. What the kernel does not take is copied. Pieces for
  * connections that are gone are dropped. Returns how many connections there were. -EINVAL: the blob
  * is not as large as that. */

@@ -284,14 +284,14 @@ static int link_pieces(gev_loop *loop, int32_t count, const int64_t *numbers, co
     int64_t pieces = 0;
     for (int32_t i = 0; i + 1 < count; i += 2) {
         int64_t token = numbers[i], number = numbers[i + 1];
-        pieces += token >= 0 && token & GEV_SEND_RUN ? number : 1;
+        pieces += token >= 0 && token & GEV_SEND_RUN ? (uint32_t)number : 1;
         if (token < 0) {
             add_piece(loop, gev_conn_at(loop, ~token), *large++, (size_t)number, false);
         } else if (token & GEV_SEND_RUN) {
             gev_conn *conn = gev_conn_at(loop, token & ~GEV_SEND_RUN);
-            for (; number > 0 && i + 2 < count; number--, i++) {
-                size_t size = (uint32_t)numbers[i + 2];
-                uint8_t first = (uint8_t)(numbers[i + 2] >> 32);
+            uint8_t first = (uint8_t)(number >> 32);
+            for (number = (uint32_t)number; number > 0 && i + 2 < count; number--, i++) {
+                size_t size = (size_t)numbers[i + 2];
                 if (size > blob_size - at || (first && !loop->framing_count))
                     return -EINVAL; /* without a framing there is no room for headers */
                 if (first)
