@@ -57,8 +57,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--client",
+        default="compliance.client",
         metavar="MODULE",
-        help="a client program, run with the suite's URL and the agent's name",
+        help="a client program, run with the suite's URL and the agent's name (%(default)s)",
     )
     parser.add_argument(
         "--seconds", type=float, default=3600, metavar="S", help="the longest a run may take (3600)"
@@ -74,10 +75,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where the report goes (CACHE/SIDE)"
     )
-    options = parser.parse_args(arguments)
-    if options.side == "client" and not options.client:
-        parser.error("client needs --client MODULE")
-    return options
+    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -23,18 +23,18 @@ from gevffi._ws_messages import Messages, Output, State, close_payload
 from gevffi.outbox import LARGE
 
 if TYPE_CHECKING:
+    from gevffi._ws_adapter import Adapter, LoopKeeper
     from gevffi._ws_deflate import Agreement
     from gevffi._ws_delivery import Frames
     from gevffi._ws_handshake import Opening
     from gevffi._ws_keeper import Deadlines
-    from gevffi._ws_server import Adapter, LoopKeeper
     from gevffi.connection import Connection as Transport
     from gevffi.loop import EventLoop
     from gevffi.sys.sockaddr import Address
 
 
 class Connection:
-    """A WebSocket of a server. Made by it; handlers get it in every callback.
+    """A WebSocket. Made by a server, or by `connect`; handlers get it in every callback.
 
     Methods that send may be called from any thread, and do nothing once the connection is closing:
     a peer may leave at any moment, and `on_close` tells.
@@ -54,6 +54,7 @@ class Connection:
         "subprotocol",
         "transport",
     )
+    _masks = False  # what it sends, as clients have to
 
     def __init__(self, transport: Transport, adapter: Adapter, keeper: LoopKeeper) -> None:
         self.transport = transport
@@ -149,6 +150,7 @@ class Connection:
             self.loop._delivery.interrupt(self.transport)
             self._output(messages.close(code, reason))
             self._keeper.put(self, self._keeper.closing)
+            self.resume_reading()  # the peer's answer is wanted
 
     def _fail(self, code: int, reason: str) -> None:
         """Say what is wrong; closing the connection is the caller's."""
@@ -208,6 +210,10 @@ class Connection:
         """Keep a run of frames, which are in no memory of the loop's, until reading goes on."""
         self._left = [*(self._left or ()), run]
 
+    def _end(self) -> None:
+        """The closing handshake is done: a server closes TCP (section 7.1.1)."""
+        self.transport.close()
+
     def _go_on(self) -> None:
         """With what there was when reading was paused, and only then with what is new."""
         if self._left and not self._paused and self.transport.connected:
@@ -245,16 +251,19 @@ def broadcast(conns: Iterable[Connection], message: str | bytes | bytearray | me
     """Send one message to many. From any thread.
 
     It is encoded once, and the loops are told once each. It is not compressed, as every connection
-    compresses in its own context.
+    compresses in its own context. (Only what clients send has to be masked, and so made for each.)
 
     Args:
-        conns: any connections of any servers; those that are closing are passed over.
+        conns: any connections; those that are closing are passed over.
         message: a `str` goes as text, anything else as binary.
     """
     frame = encode(message)
     by_loop: dict[EventLoop, list[Connection]] = {}
     for conn in conns:
-        by_loop.setdefault(conn.loop, []).append(conn)
+        if conn._masks:
+            conn._post(TEXT if isinstance(message, str) else BINARY, payload_of(message))
+        else:
+            by_loop.setdefault(conn.loop, []).append(conn)
     for loop, those in by_loop.items():
         if loop.in_loop():
             send_to_all(loop, those, frame)
@@ -265,8 +274,13 @@ def broadcast(conns: Iterable[Connection], message: str | bytes | bytearray | me
 def encode(message: str | bytes | bytearray | memoryview) -> bytes:
     """Return the frame of a message, as servers send it."""
     opcode = TEXT if isinstance(message, str) else BINARY
-    payload = message.encode() if isinstance(message, str) else bytes(message)
+    payload = payload_of(message)
     return header(FIN | opcode, len(payload)) + payload
+
+
+def payload_of(message: str | bytes | bytearray | memoryview) -> bytes:
+    """Return the payload of a message."""
+    return message.encode() if isinstance(message, str) else bytes(message)
 
 
 def send_to_all(loop: EventLoop, conns: Iterable[Connection], frame: bytes) -> None:

@@ -260,7 +260,7 @@ class Frames(Framing):
             ws.loop._reactor.recount(count, 0)
         if event is not None:
             if event.opcode == CLOSE:
-                ws.transport.close()
+                ws._end()
             elif event.opcode == PING:
                 self._handler.on_ping(ws, bytes(event.data))
             else:

@@ -83,6 +83,9 @@ class Handler:
     def on_drain(self, conn: Connection) -> None:
         """Unsent output is down to half of `write_high_water`; reading goes on."""
 
+    def on_stop(self, conn: Connection) -> None:
+        """The loop stops, and closes this connection next: the time for last words to the peer."""
+
     def on_error(self, conn: Connection, exc: Exception) -> None:
         """A callback or the protocol raised `exc`. The connection is being closed.
 
