@@ -1,4 +1,4 @@
-"""`python -m compliance.blocking_client URL AGENT`: `gevffi.ws.Client`, for the suite as a server."""
+"""`python -m compliance.blocking_client URL AGENT`: the client that blocks, the same way."""
 
 from __future__ import annotations
 

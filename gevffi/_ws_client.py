@@ -33,14 +33,14 @@ class ConnectionClosedError(ConnectionError):
     """
 
     def __init__(self, code: int, reason: str) -> None:
-        super().__init__(code, reason)
+        super().__init__(f"the connection has closed: {code} {reason}".rstrip())
         self.code = code
         """As `Handler.on_close` gets it: 1006 if the server has vanished."""
         self.reason = reason
         """The same in words."""
 
-    def __str__(self) -> str:
-        return f"the connection has closed: {self.code} {self.reason}".rstrip()
+    def __reduce__(self) -> tuple[type, tuple[int, str]]:
+        return type(self), (self.code, self.reason)
 
 
 class Client(BlockingClient):

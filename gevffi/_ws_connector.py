@@ -239,7 +239,8 @@ class ClientAdapter(Adapter):
 
     def _answered(self, conn: Transport, ws: ClientConnection, answer: Any) -> None:
         if isinstance(answer, HandshakeError):
-            ws._give_up(answer)
+            why = ws._cannot(str(answer))
+            ws._give_up(HandshakeError(why, answer.status, answer.headers))
             return
         self._stop_waiting()
         self.opening = None
