@@ -1,7 +1,8 @@
 """`python -m compliance server|client`: runs the Autobahn|Testsuite and judges what came out.
 
 Exit status: 0 every case is as it should be; 1 some are not; 2 a wrong argument; 3 not run,
-because there is no CPython 2.7 here; 4 the run failed before there was anything to judge.
+because there is no CPython 2.7 here or the suite cannot be installed; 4 the run failed before there
+was anything to judge.
 """
 
 from __future__ import annotations
