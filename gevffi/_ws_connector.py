@@ -172,6 +172,7 @@ class ClientConnection(Connection):
 
     def _end(self) -> None:
         """The closing handshake is done: wait until the server has closed TCP, for a while."""
+        self.loop._delivery.interrupt(self.transport)  # what follows is nobody's
         keeper = self._keeper
         if self._deadline is not keeper.closing:
             keeper.put(self, keeper.closing)
