@@ -227,14 +227,18 @@ def test_the_loop_stops(listener: Listener, asked: bool) -> None:
                 loop.stop()
                 assert peer.ended()
         else:
-            loop.call_soon_threadsafe(loop.stop)
-            call(loop, lambda: ws.connect(loop, listener.url, handler))
+            call(loop, lambda: stopped(ws.connect(loop, listener.url, handler)))
     exc = handler.next("connect_failed")[1]
     assert isinstance(exc, ConnectionAbortedError)
     assert "the loop stops" in str(exc)
     assert handler.events.empty()
     with pytest.raises(RuntimeError, match="has ended"):
         ws.connect(loop, listener.url, handler)
+
+
+def stopped(conn: ws.Connection) -> ws.Connection:
+    conn.loop.stop()
+    return conn
 
 
 # ---- it cannot be had ---------------------------------------------------------------------------
