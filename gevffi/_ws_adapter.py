@@ -1,9 +1,9 @@
 """Between the callbacks of a `gevffi.Connection` and those of a WebSocket: what both sides share.
 
     gevffi.Handler                                                  gevffi.ws.Handler
-         │  on_message(bytes), on_close, ...                                   ▲
+         │  on_close, on_drain, ...                                            ▲
          ▼                                                                     │  on_message, ...
-      Adapter ──▶ Connection: frames, messages ────────────────────────────────┘
+      Adapter ──▶ Connection ◀── Frames ───────────────────────────────────────┘
          │             ▲
          └── Keeper ───┘ pings, deadlines
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import Any
 
 from gevffi._ws_connection import Connection
-from gevffi._ws_frames import BINARY, TEXT
 from gevffi._ws_handler import Handler
 from gevffi._ws_http import Response
 from gevffi._ws_keeper import Deadlines, Keeper
@@ -37,17 +36,12 @@ class Adapter(TransportHandler):
     def __init__(self, handler: Handler, terms: Terms) -> None:
         self._handler = handler
         self._terms = terms
-        as_bytes = terms.text == "bytes"
-        self._text: Any = bytes if as_bytes else _decode
-        self._text_types = (str, bytes) if as_bytes else (str,)
 
     # ---- what the loop calls --------------------------------------------------------------------
 
     def on_message(self, conn: Transport, ctx: Any, data: Any) -> Any:
-        """Take what the handshake came to, and then frames."""
-        if ctx is None:
-            conn.context._take(data)
-        elif data is not None:
+        """Take what the handshake came to; frames have a way of their own."""
+        if data is not None:
             self._answered(conn, conn.context, data)
 
     def _answered(self, conn: Transport, ws: Any, answer: Any) -> None:
@@ -84,24 +78,6 @@ class Adapter(TransportHandler):
         ws._fail(_INTERNAL_ERROR, "")
         self._handler.on_error(ws, exc)
 
-    # ---- what connections call ------------------------------------------------------------------
-
-    def message(self, ws: Connection, opcode: int, data: Any) -> None:
-        """A message has come: deliver it, and send the reply."""
-        message = self._text(data) if opcode == TEXT else memoryview(data).toreadonly()
-        reply = self._handler.on_message(ws, message)
-        if reply is None:
-            return
-        if isinstance(reply, self._text_types):
-            ws._post(TEXT, reply.encode() if isinstance(reply, str) else reply)
-        else:
-            ws._post(BINARY, reply)
-
-    def control(self, ws: Connection, is_ping: bool, data: Any) -> None:
-        """A ping or a pong has come."""
-        callback = self._handler.on_ping if is_ping else self._handler.on_pong
-        callback(ws, bytes(data))
-
 
 class LoopKeeper(Keeper):
     """What is to happen when, for the connections of a loop."""
@@ -132,7 +108,3 @@ class LoopKeeper(Keeper):
 
     def _no_close(self, ws: Connection) -> None:
         ws.transport._close(CloseReason.TIMEOUT)
-
-
-def _decode(data: Any) -> str:
-    return str(data, "utf-8")

@@ -1,13 +1,13 @@
 """One WebSocket, as handlers see it, on top of a `gevffi.Connection`.
 
-    read ──▶ FrameBuffer ──▶ whole message in one frame ───────────────▶ on_message ──▶ reply
-                  │                                                          ▲
-                  └────────▶ Messages: fragments, compression, control ──────┘
-                                 └──▶ pong, close frame ──▶ sent
+    C ──▶ Frames.take ──▶ whole message in one frame ──────────────────▶ on_message ──▶ reply
+              │  ▲                                                           ▲
+              │  └── frames that a pause has left                            │
+              └────────▶ Messages: fragments, compression, control ──────────┘
+                             └──▶ pong, close frame ──▶ sent
 
-What was read is copied once, into the connection's own buffer, and unmasked and cut there. Frames
-are handled one by one, and each reply is on its way before the next frame is looked at; so what is
-wrong with a frame costs the peer no reply to an earlier one.
+`_ws_delivery` does what is to be done for each message. Here is what anybody may ask of a
+connection, and what follows from it: sending, closing, pausing.
 
 A failure is told in two places: the peer gets a close frame with the code, and the connection below
 closes with the `CloseReason` that goes with it.
@@ -15,25 +15,22 @@ closes with the `CloseReason` that goes with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from gevffi._ws_frames import BINARY, CLOSE, FIN, PING, TEXT, FrameBuffer, FrameError, header
+from gevffi._ws_frames import BINARY, FIN, TEXT, header
 from gevffi._ws_messages import Messages, Output, State, close_payload
 from gevffi.outbox import LARGE
-from gevffi.protocol import FrameTooLargeError, ProtocolError
 
 if TYPE_CHECKING:
     from gevffi._ws_adapter import Adapter, LoopKeeper
-    from gevffi._ws_connect import Opened
-    from gevffi._ws_handshake import Answer, Opening
+    from gevffi._ws_deflate import Agreement
+    from gevffi._ws_delivery import Frames
+    from gevffi._ws_handshake import Opening
     from gevffi._ws_keeper import Deadlines
     from gevffi.connection import Connection as Transport
     from gevffi.loop import EventLoop
     from gevffi.sys.sockaddr import Address
-
-_WHOLE_TEXT, _WHOLE_BINARY = FIN | TEXT, FIN | BINARY
-_TOO_LARGE = 1009
 
 
 class Connection:
@@ -47,10 +44,8 @@ class Connection:
         "__weakref__",
         "_adapter",
         "_deadline",
-        "_frames",
         "_heard",
         "_keeper",
-        "_late",
         "_left",
         "_messages",
         "_opening",
@@ -72,12 +67,10 @@ class Connection:
         self._keeper = keeper
         self._opening: Opening | None = None
         self._messages: Messages | None = None  # from the handshake on
-        self._frames: FrameBuffer | None = None
         self._deadline: Deadlines | None = None
         self._heard = False  # since somebody last looked: bytes of the peer
         self._paused = False
-        self._left: Iterator[tuple[int, memoryview]] | None = None  # frames, while paused
-        self._late = b""  # what came behind them
+        self._left: list[Any] | None = None  # what `take` is to be called with when reading goes on
 
     def __repr__(self) -> str:
         return f"<WebSocket {self.transport!r}>"
@@ -154,6 +147,7 @@ class Connection:
     def _close(self, code: int | None, reason: str) -> None:
         messages = self._messages
         if messages is not None and messages.state is State.OPEN:
+            self.loop._delivery.end_run(self.transport)
             self._output(messages.close(code, reason))
             self._keeper.put(self, self._keeper.closing)
             self.resume_reading()  # the peer's answer is wanted
@@ -170,6 +164,8 @@ class Connection:
             return
         for piece in pieces:
             send(piece, None)
+        if len(pieces) == 2 and self.transport.connected:
+            self.loop._outbox.parts += 1  # they are one message
 
     # ---- receiving ------------------------------------------------------------------------------
 
@@ -188,77 +184,44 @@ class Connection:
         self.loop.check_thread()
         if self._paused:
             self._paused = False
-            if self._left is not None or self._late:
+            if self._left:
                 self.loop.call_soon_threadsafe(self._go_on)
             else:
                 self.transport.resume_reading()
 
-    def _opened(self, answer: Answer | Opened, max_message_size: int, *, server: bool) -> None:
-        self.subprotocol = answer.subprotocol
+    def _opened(
+        self,
+        frames: Frames,
+        *,
+        server: bool,
+        max_message_size: int,
+        agreement: Agreement | None,
+        subprotocol: str | None,
+    ) -> None:
+        """The handshake is done: frames follow."""
+        self.subprotocol = subprotocol
         self._opening = None
         self._messages = Messages(
-            server=server, max_message_size=max_message_size, agreement=answer.deflate
+            server=server, max_message_size=max_message_size, agreement=agreement
         )
-        self._frames = FrameBuffer(
-            from_client=server,
-            deflate=answer.deflate is not None,
-            max_message_size=max_message_size,
-        )
+        self.transport.set_protocol(frames)
 
-    def _take(self, data: memoryview) -> None:
-        """Handle what was read."""
-        self._heard = True
-        if self._paused or self._left is not None or self._late:
-            self._late += data
-            return
-        assert self._frames is not None
-        self._handle(self._frames.feed(data))
+    def _keep(self, *run: Any) -> None:
+        """Keep a run of frames, which are in no memory of the loop's, until reading goes on."""
+        self._left = [*(self._left or ()), run]
 
     def _end(self) -> None:
         """The closing handshake is done: a server closes TCP (section 7.1.1)."""
         self.transport.close()
 
     def _go_on(self) -> None:
-        """With what was there when reading was paused, and only then with what is new, which may
-        be the end."""
-        try:
-            if self._left is not None and not self._paused:
-                left, self._left = self._left, None
-                self._handle(left)
-            if self._late and self._left is None and not self._paused:
-                late, self._late = self._late, b""
-                assert self._frames is not None
-                self._handle(self._frames.feed(late))
-            if not self._paused:
-                self.transport.resume_reading()
-        except Exception as exc:
-            self.loop._life.failed(self.transport, exc)
-
-    def _handle(self, frames: Iterator[tuple[int, memoryview]]) -> None:
-        adapter, messages = self._adapter, self._messages
-        assert messages is not None
-        try:
-            for tag, payload in frames:
-                if messages.state is State.OPEN and tag in (_WHOLE_TEXT, _WHOLE_BINARY):
-                    adapter.message(self, tag & 0x0F, payload)
-                else:
-                    event = messages.receive(tag, payload)
-                    if event is not None:
-                        self._output(event.reply)
-                        if event.opcode == CLOSE:
-                            self._end()
-                            return
-                        if event.opcode in (TEXT, BINARY):
-                            adapter.message(self, event.opcode, event.data)
-                        else:
-                            adapter.control(self, event.opcode == PING, event.data)
-                if self._paused or not self.transport.connected:
-                    self._left = frames if self._paused else None
-                    return
-        except FrameError as exc:
-            self._fail(exc.code, exc.reason)
-            error = FrameTooLargeError if exc.code == _TOO_LARGE else ProtocolError
-            raise error(exc) from None
+        """With what there was when reading was paused, and only then with what is new."""
+        if self._left and not self._paused and self.transport.connected:
+            runs, self._left = self._left, None
+            self.transport.resume_reading()  # in the next turn; until then one may pause again
+            take = self.transport._protocol.take  # type: ignore[attr-defined]
+            for run in runs:
+                take(self.transport, *run)
 
     # ---- what is known of it --------------------------------------------------------------------
 

@@ -6,8 +6,9 @@
                   on_connect_failed: no address is left, the time is over, another answer, given up
 
 A `ClientConnection` is a `Connection` that exists before it is open, sends masked frames, and
-leaves it to the server to close TCP. Each has an adapter of its own, as each has its own URL;
-deadlines are kept together for all of a loop that have the same terms.
+leaves it to the server to close TCP. Each has an adapter of its own, as each has its own URL. What
+cuts frames is shared by all that have the same handler and terms, and deadlines are kept together
+for all of a loop that have the same terms.
 """
 
 from __future__ import annotations
@@ -22,21 +23,22 @@ from gevffi._ws_adapter import Adapter, LoopKeeper
 from gevffi._ws_connect import ClientOpening, HandshakeError, Opened
 from gevffi._ws_connection import Connection
 from gevffi._ws_deflate import Deflate
+from gevffi._ws_delivery import Frames
 from gevffi._ws_handler import Handler
 from gevffi._ws_http import Fields
-from gevffi._ws_messages import State
 from gevffi._ws_terms import Terms
 from gevffi.connection import Connection as Transport
 from gevffi.connection_info import CloseReason
 from gevffi.loop import EventLoop
-from gevffi.protocol import Protocol, Raw
+from gevffi.protocol import Protocol
 from gevffi.readbuf import ReadBuffer
 from gevffi.timers import Timer
 
-_RAW = Raw()
-
-# Held by their connections and timers alone, so that no loop is held from here.
+# Held by their connections and timers alone, so that no loop and no handler is held from here.
 _keepers: weakref.WeakValueDictionary[tuple[int, Terms], LoopKeeper] = weakref.WeakValueDictionary()
+_frames: weakref.WeakValueDictionary[tuple[int, Terms, bool], Frames] = (
+    weakref.WeakValueDictionary()
+)
 
 
 def connect(
@@ -168,13 +170,9 @@ class ClientConnection(Connection):
             self.loop.check_thread()
             self._paused = False
 
-    def _take(self, data: memoryview) -> None:
-        # What a server sends after its close frame is nobody's.
-        if self._messages is not None and self._messages.state is not State.CLOSED:
-            super()._take(data)
-
     def _end(self) -> None:
         """The closing handshake is done: wait until the server has closed TCP, for a while."""
+        self.loop._delivery.end_run(self.transport)  # what follows is nobody's
         keeper = self._keeper
         if self._deadline is not keeper.closing:
             keeper.put(self, keeper.closing)
@@ -248,8 +246,13 @@ class ClientAdapter(Adapter):
         self._stop_waiting()
         self.opening = None
         terms = self._terms
-        ws._opened(answer, terms.max_message_size, server=False)
-        conn.set_protocol(_RAW)
+        ws._opened(
+            self._cutting(compressed=answer.deflate is not None),
+            server=False,
+            max_message_size=terms.max_message_size,
+            agreement=answer.deflate,
+            subprotocol=answer.subprotocol,
+        )
         if ws._paused:
             conn.pause_reading()
         keeper = _keepers.get((id(conn.loop), terms))
@@ -262,6 +265,20 @@ class ClientAdapter(Adapter):
         self._handler.on_open(ws, answer._replace(rest=b""))
         for call, arguments in early or ():
             call(*arguments)
+
+    def _cutting(self, *, compressed: bool) -> Frames:
+        handler, terms = self._handler, self._terms
+        key = (id(handler), terms, compressed)
+        frames = _frames.get(key)
+        if frames is None:
+            frames = _frames[key] = Frames(
+                handler,
+                server=False,
+                compression=terms.compression if compressed else None,
+                max_message_size=terms.max_message_size,
+                text_as_bytes=terms.text == "bytes",
+            )
+        return frames
 
     def on_close(self, conn: Transport, reason: CloseReason) -> None:
         """Tell the handler."""

@@ -4,9 +4,11 @@
          │  bytes                                                              ▲
          ▼                                                                     │  on_open, ...
     Protocol ── the opening handshake ──▶ ServerAdapter ──▶ Connection ────────┘
+                                                                ▲
+                                                                └─ Frames, cut in C
 
 A connection begins under a `Protocol`, which takes the handshake apart. Once it is accepted the
-connection goes on without a protocol, and its `Connection` cuts frames.
+connection goes on under `Frames`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from gevffi import _ws_handshake
 from gevffi._ws_adapter import Adapter, LoopKeeper
 from gevffi._ws_connection import Connection, send_to_all
 from gevffi._ws_deflate import Deflate
+from gevffi._ws_delivery import Frames
 from gevffi._ws_handler import Handler
 from gevffi._ws_handshake import Answer
 from gevffi._ws_http import Response
@@ -26,10 +29,7 @@ from gevffi.connection import Connection as Transport
 from gevffi.handler import Handler as TransportHandler
 from gevffi.loop import EventLoop
 from gevffi.protocol import Protocol as TransportProtocol
-from gevffi.protocol import Raw
 from gevffi.readbuf import ReadBuffer
-
-_RAW = Raw()
 
 
 class Protocol(TransportProtocol):
@@ -115,6 +115,17 @@ class ServerAdapter(Adapter):
     def __init__(self, handler: Handler, protocol: Protocol) -> None:
         super().__init__(handler, protocol.terms)
         self._upgrader = protocol.upgrader
+        # Of connections without compression, and with it.
+        self._plain, self._compressed = (
+            Frames(
+                handler,
+                server=True,
+                compression=compression,
+                max_message_size=protocol.terms.max_message_size,
+                text_as_bytes=protocol.terms.text == "bytes",
+            )
+            for compression in (None, protocol.terms.compression)
+        )
         # Held by their connections and timers alone, so that no loop is held from here.
         self._keepers: weakref.WeakValueDictionary[int, LoopKeeper] = weakref.WeakValueDictionary()
 
@@ -134,8 +145,13 @@ class ServerAdapter(Adapter):
         if not answer.accepted or answer.request is None:
             conn.close()
             return
-        ws._opened(answer, self._terms.max_message_size, server=True)
-        conn.set_protocol(_RAW)
+        ws._opened(
+            self._plain if answer.deflate is None else self._compressed,
+            server=True,
+            max_message_size=self._terms.max_message_size,
+            agreement=answer.deflate,
+            subprotocol=answer.subprotocol,
+        )
         if keeper.ping.delay:
             keeper.put(ws, keeper.ping)
         self._handler.on_open(ws, answer.request)

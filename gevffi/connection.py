@@ -272,10 +272,10 @@ class Connection(ConnectionInfo):
             self._loop._reactor.give_up(self._token, reason.value)
 
     def _stop_receiving(self) -> None:
+        self._loop._delivery.end_run(self)
         self._state = CLOSING
         self._cutting = False
         self._receive = _discard
-        self._loop._delivery.end_run(self)
         self._loop._broadcaster.changed()
 
     def _closed(self) -> None:

@@ -60,8 +60,11 @@ class Delivery:
         # Whose protocol was changed in this turn, and what the old one has in front of payloads.
         self.switched: dict[Connection, int] = {}
         # The run under way: its connection, all starts, the ends that are left and an iterator over
-        # them, the index after its last frame, and where in the arena that frame ends.
-        self._run: tuple[Connection, Sequence[int], list[int], Any, int, int] | None = None
+        # them, the index after its last frame, and where in the arena that frame ends; -1 for a run
+        # that is not to be given back, as its frames are unmasked.
+        self.run: tuple[Connection, Sequence[int], list[int], Any, int, int] | None = None
+        self.left = 0
+        """Frames that were left of the last run that was ended early."""
 
     def frames(self, count: int) -> None:
         """Deliver reads as they are."""
@@ -102,14 +105,21 @@ class Delivery:
         view, raw = self._arena.view(), self._arena.buffer()
         lists: Any = None  # where frames start and end; made when the first run needs them,
         arrays: Any = None  # and so are these
+        tags: Any = None
         for slot, first, last, end_of_last in reactor.runs():
             conn: Any = self._conns[slot]
+            if conn._protocol.tagged and not (switched and conn in switched):
+                if tags is None:
+                    tags = reactor.tags() if arrays is None else arrays[2].tolist()
+                    lists = lists or _lists(reactor, arrays)
+                conn._protocol.take(conn, view, raw, lists[0], lists[1], tags, first, last)
+                continue
             batches = conn._handler.on_batch is not None
             deliver = conn._cutting and not (switched and conn in switched)
             if deliver and batches:
                 arrays = arrays or reactor.take_cuts()
             elif lists is None:
-                lists = reactor.cuts() if arrays is None else [part.tolist() for part in arrays]
+                lists = _lists(reactor, arrays)
             if not deliver:
                 if conn.connected:  # paused or switched by somebody else's callback
                     lead = self._lead(conn)
@@ -117,13 +127,13 @@ class Delivery:
                 reactor.recount(first - last, 0)
                 continue
             if batches:
-                starts, ends = arrays
+                starts, ends, _tags = arrays
                 self._batch(conn, Batch(view, starts[first:last], ends[first:last]))
                 continue
             replies = outbox.replies_of(conn)
             starts, left = lists[0], [*lists[1][first:last]]
             following = iter(left)
-            self._run = (conn, starts, left, following, last, end_of_last)
+            self.run = (conn, starts, left, following, last, end_of_last)
             data = raw if conn._framing.as_bytes else view
             receive = conn._receive  # for all of the run: see `end_run`
             try:
@@ -141,7 +151,7 @@ class Delivery:
                 self._failed(conn, exc)
             else:
                 self._commit(conn)
-            self._run = None
+            self.run = None
 
     def _batch(self, conn: Any, batch: Batch) -> None:
         try:
@@ -165,7 +175,7 @@ class Delivery:
 
     def large(self) -> None:
         """Deliver the frames that have a ring of their own, which becomes theirs."""
-        for slot, start, size, total in self._reactor.large():
+        for slot, start, size, total, tag in self._reactor.large():
             conn: Any = self._conns[slot]
             if conn is None or not conn._cutting or conn in self.switched:
                 self._reactor.recount(-1, 0)
@@ -175,6 +185,11 @@ class Delivery:
                 self._reactor.recount(-1, 0)
                 continue
             end = start + size
+            if conn._protocol.tagged:
+                view = region.root()
+                raw = region.buffer if conn._framing.as_bytes else view
+                conn._protocol.take(conn, view, raw, (start,), (end,), (tag,), 0, 1)
+                continue
             if conn._handler.on_batch is not None:
                 one = memoryview(bytearray(8)).cast("i")
                 one[0], one[1] = start, end
@@ -190,19 +205,29 @@ class Delivery:
                 self._failed(conn, exc)
 
     def end_run(self, conn: Connection) -> int:
-        """End the run under way, if it is this connection's; return how many frames are dropped."""
-        run = self._run
+        """End the run under way, if it is this connection's.
+
+        What is left of WebSocket frames is for who runs them; the replies before are queued, so
+        that a close frame comes behind them.
+
+        Returns:
+            How many frames are dropped.
+        """
+        run = self.run
         if run is None or run[0] is not conn:
             return 0
-        self._run = None
-        count = length_hint(run[3])
+        self.run = None
+        self.left = length_hint(run[3])
         run[2].clear()
-        self._reactor.recount(-count, 0)
-        return count
+        if run[5] < 0:
+            self._commit(conn)
+            return 0
+        self._reactor.recount(-self.left, 0)
+        return self.left
 
     def give_back(self, conn: Connection) -> None:
         """The same, and have the rest of the run cut again."""
-        run = self._run
+        run = self.run
         count = self.end_run(conn)
         if run is not None and count:
             _conn, starts, _left, _following, last, end_of_last = run
@@ -214,3 +239,8 @@ class Delivery:
             self._outbox.commit()
         except Exception as exc:
             self._failed(conn, exc)
+
+
+def _lists(reactor: Reactor, arrays: Any) -> Any:
+    """Where the frames of all runs start and end."""
+    return reactor.cuts() if arrays is None else [part.tolist() for part in arrays[:2]]

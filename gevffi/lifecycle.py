@@ -88,15 +88,19 @@ class Lifecycle:
             if what & Change.SENT:
                 self.guard(conn, Connection._fire_sent)
             if what & Change.BAD_FRAME:
-                self._bad_frame(conn, _REASONS[reason])
+                self._bad_frame(conn, _REASONS[reason], bool(what & Change.BAD_TEXT))
             if what & Change.CLOSED:
                 self._closed(slot, conn, _REASONS[reason])
             elif what & Change.EOF and conn._state == OPEN and not self.guard(conn, handler.on_eof):
                 conn._close(CloseReason.EOF)
 
-    def _bad_frame(self, conn: Connection, reason: CloseReason) -> None:
+    def _bad_frame(self, conn: Connection, reason: CloseReason, bad_text: bool) -> None:
         logger.info("connection %s: %s under %r", conn, reason.name, conn._framing)
-        conn._close(reason)
+        too_large = reason is CloseReason.FRAME_TOO_LARGE
+        try:
+            conn._protocol.bad_frame(conn, too_large=too_large, bad_text=bad_text)
+        finally:
+            conn._close(reason)
 
     def _closed(self, slot: int, conn: Connection, reason: CloseReason) -> None:
         conn._closed()

@@ -10,7 +10,8 @@ of the turn too; any other large buffer might, and everything is sent before `ad
     large                  [piece 2]              inverted token and size
 
 The replies to a run of frames are gathered in a list of their own and join the rest at once, when
-the run has ended or something else is to be sent.
+the run has ended or something else is to be sent. Those to WebSocket messages go with the first
+byte of their frames, which is the same for all that are gathered.
 """
 
 from __future__ import annotations
@@ -30,13 +31,25 @@ LARGE = 8192
 
 join: Callable[[bytearray, Any], object] = iconcat
 """Append a buffer. Not `+=`, which asks a NumPy array first and gets a sum."""
-_FLUSH_AT = 1 << 20
+FLUSH_AT = 1 << 16
+"""Bytes in the blob that are not to wait for the end of the turn."""
 
 
 class Outbox:
     """The unsent pieces of a turn. Belongs to the loop's thread."""
 
-    __slots__ = ("_arena", "_large", "_of", "_reactor", "_replies", "blob", "parts", "pieces")
+    __slots__ = (
+        "_arena",
+        "_large",
+        "_of",
+        "_reactor",
+        "_replies",
+        "_tagged",
+        "blob",
+        "first",
+        "parts",
+        "pieces",
+    )
 
     def __init__(self, reactor: Reactor, arena: Arena) -> None:
         self._reactor = reactor
@@ -49,10 +62,19 @@ class Outbox:
         """Pieces that are no message of their own but go on with the one before."""
         self._replies: list[Any] = []
         self._of: Connection | None = None
+        self.first = 0
+        """Of the frames of the replies that `frames_of` gathers: FIN and the opcode."""
+        self._tagged: Connection | None = None
 
     def replies_of(self, conn: Connection) -> list[Any]:
         """The list for the replies to a run of frames of `conn`, up to the next `commit`."""
         self._of = conn
+        return self._replies
+
+    def frames_of(self, conn: Connection) -> list[Any]:
+        """The list for the replies to a run of WebSocket frames; `first` goes with them."""
+        self._of = None
+        self._tagged = conn
         return self._replies
 
     def commit(self) -> None:
@@ -63,6 +85,8 @@ class Outbox:
         """
         replies, conn = self._replies, self._of
         if not replies or conn is None:
+            if replies and self._tagged is not None:
+                self._tagged._protocol.commit(self._tagged)  # type: ignore[attr-defined]
             return
         # There may be no framing any more, by `set_protocol` in the middle of the run.
         limit = LARGE - 1 if conn._packet is None else -1
@@ -81,7 +105,7 @@ class Outbox:
             self.pieces.append(conn._token + SEND_RUN)
             self.pieces.append(len(sizes))
             self.pieces.extend(sizes)
-            if len(self.blob) > _FLUSH_AT:
+            if len(self.blob) > FLUSH_AT:
                 self.flush()
             return
         one_by_one = replies.copy()
@@ -107,7 +131,7 @@ class Outbox:
             return
         self.pieces.append(token)
         self.pieces.append(len(self.blob))
-        if len(self.blob) > _FLUSH_AT:
+        if len(self.blob) > FLUSH_AT:
             self.flush()
 
     def is_fixed(self, data: Any) -> bool:

@@ -44,6 +44,8 @@ class Protocol:
 
     cuts_in_c = False
     """Whether frames are cut in C by a declaration (`gevffi.framing`) instead of `unpacket`."""
+    tagged = False
+    """Whether they come with tags: of WebSockets alone (`_ws_delivery`), which take whole runs."""
 
     def unpacket(self, conn: Connection, buffer: ReadBuffer) -> tuple[Any, Any]:
         """Take the next message out of `buffer` (gev: UnPacket).
@@ -69,6 +71,10 @@ class Protocol:
         The default sends it as it is.
         """
         return reply
+
+    def bad_frame(self, conn: Connection, *, too_large: bool, bad_text: bool) -> None:
+        """Called before a connection closes because of a frame that C has found bad: the last
+        chance to say something to the peer."""
 
     def frame_receiver(self, on_message: Receive) -> Receive:
         """What is called with each frame that was cut in C: `on_message`, unless a protocol has

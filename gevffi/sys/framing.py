@@ -13,6 +13,7 @@ Description = NewType("Description", object)
 LENGTH_PREFIXED: int = lib.GEV_LENGTH_PREFIXED
 DELIMITED: int = lib.GEV_DELIMITED
 FIXED_SIZE: int = lib.GEV_FIXED_SIZE
+WEBSOCKET: int = lib.GEV_WEBSOCKET
 
 
 def describe(**fields: Any) -> Description:

@@ -49,7 +49,8 @@ RUNS: int = lib.GEV_RUNS
 FRAMES = RUNS - 1
 """The part of what `Reactor.poll` returns that is the number of frames."""
 SEND_RUN: int = lib.GEV_SEND_RUN
-"""Added to a token in what `Reactor.send` is told: its pieces follow, as a count and sizes."""
+"""Added to a token in what `Reactor.send` is told: its pieces follow, as a count and sizes. The
+count may have the first byte of WebSocket frames in it, 32 bits further up."""
 
 
 class Change(IntFlag):
@@ -60,6 +61,7 @@ class Change(IntFlag):
     DRAINED = lib.GEV_CHANGE_DRAINED
     SENT = lib.GEV_CHANGE_SENT
     BAD_FRAME = lib.GEV_CHANGE_BAD_FRAME
+    BAD_TEXT = lib.GEV_CHANGE_BAD_TEXT
     CLOSED = lib.GEV_CHANGE_CLOSED
     CONNECTED = lib.GEV_CHANGE_CONNECTED
 
@@ -188,19 +190,25 @@ class Reactor:
         unpack_from = _int32s(count).unpack_from
         return unpack_from(numbers), unpack_from(numbers, 4 * offset)
 
-    def take_cuts(self) -> tuple[memoryview, memoryview]:
-        """The same as arrays of 32-bit integers, which are the caller's from now on."""
+    def tags(self) -> Sequence[int]:
+        """The first byte of each of these frames; means nothing but for WebSocket frames."""
+        count = self._turn.cuts
+        return _int32s(count).unpack(ffi.buffer(self._turn.tags, 4 * count))
+
+    def take_cuts(self) -> tuple[memoryview, memoryview, memoryview]:
+        """All three as arrays of 32-bit integers, which are the caller's from now on."""
         count = self._turn.cuts
         offset = self._turn.ends - self._turn.starts
         owner = ffi.gc(lib.gev_loop_take_cuts(self._loop), lib.gev_free_cuts)
-        numbers = memoryview(ffi.buffer(owner, 4 * (offset + count))).toreadonly().cast("i")
-        return numbers[:count], numbers[offset:]
+        numbers = memoryview(ffi.buffer(owner, 4 * (2 * offset + count))).toreadonly().cast("i")
+        return numbers[:count], numbers[offset : offset + count], numbers[2 * offset :]
 
-    def large(self) -> list[tuple[int, int, int, int]]:
-        """The turn's large frames: slot, where the payload starts, its size, and the frame's."""
+    def large(self) -> list[tuple[int, int, int, int, int]]:
+        """The turn's large frames: slot, where the payload starts, its size, the frame's, and its
+        tag."""
         turn = self._turn
         return [
-            (frame.slot, frame.start, frame.size, frame.total)
+            (frame.slot, frame.start, frame.size, frame.total, frame.tag)
             for frame in ffi.unpack(turn.large, turn.large_count)
         ]
 

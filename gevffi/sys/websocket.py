@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 MOST: int = lib.GEV_WS_MOST
 """The highest `max_message_size`, in bytes."""
 
+FROM_CLIENT: int = lib.GEV_WS_SERVER
+DEFLATE: int = lib.GEV_WS_DEFLATE
+"""What `size` says of a WEBSOCKET framing: frames are masked; messages may be compressed."""
+
 UTF8_OK: int = lib.GEV_UTF8_OK
 """The state of `check_utf8` at the end of a character, and the one to begin with."""
 UTF8_BAD: int = lib.GEV_UTF8_BAD

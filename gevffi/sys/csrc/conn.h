@@ -4,6 +4,7 @@
  *   accept.c    accepts                        (calls the poller)
  *   connect.c   hears how connect(2) ended     (calls conn, idle)
  *   input.c     reads and cuts                 (calls conn, kept, framing)
+ *   ws_input.c  cuts WebSocket frames          (calls websocket.c)
  *   kept.c      keeps what is unfinished       (calls conn and the pool)
  *   output.c    sends, keeps what waits        (calls conn)
  *   broadcast.c sends the same to many         (calls output)
@@ -66,10 +67,12 @@ typedef struct gev_conn {
     gev_ring *in;            /* kept input; NULL when there is none */
     uint32_t in_start;
     uint32_t in_size;
-    uint32_t in_scanned;     /* of it, searched without a find */
+    uint32_t in_scanned;     /* of it, searched without a find; GEV_WEBSOCKET: gev_ws.done */
     uint32_t in_need;        /* bytes of the frame it begins with; 0: not known */
     uint16_t framing;        /* 1 + index into gev_loop.framings; 0: none, reads are frames */
     uint16_t in_part;        /* bytes of what is kept that are cut at once; 0: all of them */
+    uint16_t ws_state;       /* GEV_WEBSOCKET: of the message under way, see ws_input.c, */
+    uint32_t ws_size;        /* and bytes of its whole frames */
     int32_t first_piece;     /* chain through gev_loop.chain during one gev_loop_send */
     int32_t last_piece;
 } gev_conn;
@@ -108,7 +111,7 @@ struct gev_loop {
 
     int32_t frames;          /* of this turn */
     int32_t messages;        /* of this turn: frames, cuts and large frames */
-    size_t cut_room;         /* of gev_turn.starts and ends */
+    size_t cut_room;         /* of gev_turn.starts, ends and tags */
 
     gev_framing *framings;
     int32_t framing_count;
@@ -182,6 +185,20 @@ ssize_t gev_receive(gev_loop *loop, int fd, uint8_t *into, size_t room);
 void gev_input_read(gev_loop *loop, gev_conn *conn);
 /* Cuts what is kept of those in gev_loop.again. */
 void gev_input_again(gev_loop *loop);
+
+/* ws_input.c */
+/* Cuts the `size` bytes at `base`, which is at the arena's `used`, into the turn's cuts, and returns
+ * as gev_framing_cut does for the frame it came to last. `*done`: bytes that the frames took. */
+int64_t gev_ws_cut_run(gev_loop *loop, gev_conn *conn, uint8_t *base, size_t size,
+                       uint32_t *scanned, gev_cut *cut, size_t *done);
+/* Cuts the frame that is read in its ring. When it is whole, it stays what it is until it ends. */
+int64_t gev_ws_cut_large(gev_loop *loop, gev_conn *conn, gev_cut *cut);
+/* The whole frame in the ring, of `total` bytes, is taken. False: there is none. */
+bool gev_ws_end_large(gev_loop *loop, gev_conn *conn, uint32_t total);
+static inline bool gev_is_ws(const gev_loop *loop, const gev_conn *conn)
+{
+    return conn->framing && loop->framings[conn->framing - 1].kind == GEV_WEBSOCKET;
+}
 
 /* kept.c */
 enum { GEV_FIRST_PART = 256 };        /* of what was given back, the bytes that are cut first */

@@ -34,6 +34,10 @@ int gev_framing_check(const gev_framing *framing)
                    ? 0 : -EINVAL;
     case GEV_FIXED_SIZE:
         return f->size >= 1 && f->size <= MOST ? 0 : -EINVAL;
+    case GEV_WEBSOCKET: /* cut by websocket.c */
+        return !(f->size & ~(uint32_t)(GEV_WS_SERVER | GEV_WS_DEFLATE)) && !f->one_at_a_time
+                       && !f->dress && f->max_size <= GEV_WS_MOST
+                   ? 0 : -EINVAL;
     default:
         return -EINVAL;
     }
@@ -119,6 +123,8 @@ size_t gev_framing_least(const gev_framing *framing)
         return framing->offset + framing->width;
     case GEV_DELIMITED:
         return framing->delimiter_size;
+    case GEV_WEBSOCKET:
+        return framing->size & GEV_WS_SERVER ? 6 : 2;
     default:
         return framing->size;
     }

@@ -32,7 +32,8 @@ static inline uint64_t gev_load_be64(const uint8_t *data)
 
 enum {
     GEV_CUT_MALFORMED = -GEV_REASON_PROTOCOL_ERROR,
-    GEV_CUT_TOO_LARGE = -GEV_REASON_FRAME_TOO_LARGE
+    GEV_CUT_TOO_LARGE = -GEV_REASON_FRAME_TOO_LARGE,
+    GEV_CUT_BAD_TEXT = GEV_CUT_MALFORMED - 256   /* the reason is in the lowest byte */
 };
 
 /* Cuts the frame that data[0..size) begins with. Returns its length, header and delimiter included;

@@ -13,7 +13,8 @@
  *   find.c          searching it
  *   framing.c       cutting frames and dressing what is sent
  *   websocket.c utf8.c   frames of RFC 6455
- *   reactor.c accept.c conn.c close.c connect.c input.c kept.c output.c broadcast.c idle.c   the loop
+ *   reactor.c accept.c conn.c close.c connect.c   the loop, its connections,
+ *   input.c ws_input.c kept.c output.c broadcast.c idle.c   and what goes in and out
  *   stats.c         what the loop counts
  */
 #ifndef GEVFFI_H
@@ -115,15 +116,16 @@ void gev_pool_drop(gev_pool *pool);
 
 /* ---- framing (framing.c) ------------------------------------------------------------------ */
 
-enum { GEV_LENGTH_PREFIXED = 1, GEV_DELIMITED, GEV_FIXED_SIZE };
+enum { GEV_LENGTH_PREFIXED = 1, GEV_DELIMITED, GEV_FIXED_SIZE, GEV_WEBSOCKET };
 
 /* How a protocol's frames are told apart; what a kind does not use is 0. Compared byte by byte. */
 typedef struct gev_framing {
     int32_t kind;
     int32_t one_at_a_time;       /* one frame a turn: the next is cut when this one was handled */
     int32_t dress;               /* what is sent gets its length or delimiter here */
-    uint32_t max_size;           /* bytes of a body, or before a delimiter */
-    uint32_t size;               /* GEV_FIXED_SIZE: bytes of every frame */
+    uint32_t max_size;           /* bytes of a body, or before a delimiter, or of a message */
+    uint32_t size;               /* GEV_FIXED_SIZE: bytes of every frame; GEV_WEBSOCKET: GEV_WS_
+                                    bits; its frames are checked, and unmasked in place */
     uint32_t width;              /* GEV_LENGTH_PREFIXED: bytes of the length, 1 to 8, */
     int32_t little;              /* the least significant one first, */
     uint32_t offset;             /* after so many bytes; */
@@ -170,6 +172,7 @@ enum {
     GEV_CHANGE_DRAINED = 4,      /* under half of the high water again */
     GEV_CHANGE_SENT = 8,         /* the position of gev_conn_notify was reached */
     GEV_CHANGE_BAD_FRAME = 32,   /* its input broke the framing, by change_reason: to be closed */
+    GEV_CHANGE_BAD_TEXT = 128,   /* with it: what should be UTF-8 is not */
     GEV_CHANGE_CONNECTED = 64,   /* the first thing, of one that was connecting */
     GEV_CHANGE_CLOSED = 16       /* the last thing that is ever said of a connection */
 };
@@ -180,6 +183,7 @@ typedef struct gev_large {
     uint32_t start;              /* of the payload in the ring */
     uint32_t size;
     uint32_t total;              /* bytes of the whole frame */
+    uint32_t tag;                /* as in gev_turn.tags; 0 for the other framings */
 } gev_large;
 
 /* What one gev_loop_poll found. */
@@ -196,6 +200,7 @@ typedef struct gev_turn {
     int32_t cuts;
     int32_t *starts;             /* of each payload in the arena */
     int32_t *ends;
+    int32_t *tags;               /* under GEV_WEBSOCKET: each frame's first byte */
     int32_t large_count;
     gev_large *large;
     int32_t *change_slot;
@@ -251,17 +256,19 @@ int64_t gev_loop_adopt_connecting(gev_loop *loop, int fd);
  * -ENOSPC when there are 65535. */
 int gev_loop_framing(gev_loop *loop, const gev_framing *framing);
 /* From now on the connection's input is cut by this framing (0: not at all), and what is sent is
- * dressed by it. Input that is kept is cut anew. */
+ * dressed by it. Input that is kept is cut anew: of a connection that was under GEV_WEBSOCKET, what
+ * has come of an unfinished frame as it is, with a part of it unmasked. */
 int gev_conn_frame(gev_loop *loop, int64_t token, int framing);
 /* Puts these bytes, which were read before, in front of the kept input, or `behind` it; they are
- * cut in the next turn, or when reading is resumed. */
+ * cut in the next turn, or when reading is resumed. -EINVAL: an unfinished frame under GEV_WEBSOCKET
+ * is kept, of which a part is unmasked. Frames that were told under it cannot be given back. */
 int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t size, int behind);
 /* Bytes of the kept input; 0 for a connection that is gone. */
 int64_t gev_conn_kept(gev_loop *loop, int64_t token);
 /* Takes over the ring of a large frame of this turn; NULL if the connection must not be read any
  * more. A frame that is not taken is told again. */
 gev_ring *gev_conn_take_large(gev_loop *loop, int64_t token, uint32_t total);
-/* Takes over the memory of gev_turn.starts and ends: to be given to free. */
+/* Takes over the memory of gev_turn.starts, ends and tags: to be given to free. */
 int32_t *gev_loop_take_cuts(gev_loop *loop);
 void gev_free_cuts(int32_t *cuts);
 
@@ -272,6 +279,9 @@ void gev_free_cuts(int32_t *cuts);
  *   token, end                        the next bytes of the blob, up to `end`
  *   token + GEV_SEND_RUN, n, n sizes  the next n pieces of the blob
  *   ~token, size                      that many bytes at the next address in `large`
+ * In the second form n may have the first byte of a WebSocket frame in its upper half, 32 bits
+ * further up: then each piece leaves as such a frame, not masked. (Under GEV_WEBSOCKET all others
+ * leave as they are.)
  * The pieces of one connection leave together. What the kernel does not take is copied. Pieces for
  * connections that are gone are dropped. Returns how many connections there were. -EINVAL: the blob
  * is not as large as that. */

@@ -32,16 +32,18 @@ static int cuts_for(gev_loop *loop, size_t more)
         return 0;
     if (wanted < 2 * loop->cut_room)
         wanted = 2 * loop->cut_room;
-    int32_t *cuts = malloc(2 * wanted * sizeof *cuts);
+    int32_t *cuts = malloc(3 * wanted * sizeof *cuts);
     if (!cuts)
         return -ENOMEM;
     if (turn->cuts) {
         memcpy(cuts, turn->starts, (size_t)turn->cuts * sizeof *cuts);
         memcpy(cuts + wanted, turn->ends, (size_t)turn->cuts * sizeof *cuts);
+        memcpy(cuts + 2 * wanted, turn->tags, (size_t)turn->cuts * sizeof *cuts);
     }
     free(turn->starts);
     turn->starts = cuts;
     turn->ends = cuts + wanted;
+    turn->tags = cuts + 2 * wanted;
     loop->cut_room = wanted;
     return 0;
 }
@@ -49,7 +51,7 @@ static int cuts_for(gev_loop *loop, size_t more)
 int32_t *gev_loop_take_cuts(gev_loop *loop)
 {
     int32_t *cuts = loop->turn.starts;
-    loop->turn.starts = loop->turn.ends = NULL;
+    loop->turn.starts = loop->turn.ends = loop->turn.tags = NULL;
     loop->turn.cuts = 0;
     loop->cut_room = 0;
     return cuts;
@@ -81,7 +83,8 @@ static void tell_large(gev_loop *loop, gev_conn *conn, const gev_cut *cut, uint3
 {
     gev_large *large = &loop->turn.large[loop->turn.large_count++];
     *large = (gev_large){.slot = (int32_t)(conn - loop->conns),
-                         .start = conn->in_start + cut->start, .size = cut->size, .total = total};
+                         .start = conn->in_start + cut->start, .size = cut->size, .total = total,
+                         .tag = cut->tag};
 }
 
 static void bad_frame(gev_loop *loop, gev_conn *conn, int64_t error)
@@ -90,7 +93,9 @@ static void bad_frame(gev_loop *loop, gev_conn *conn, int64_t error)
     conn->state |= CONN_BAD;
     conn->state &= (uint16_t)~CONN_AGAIN;
     conn->reason = (uint8_t)-error;
-    gev_conn_changed(loop, conn, GEV_CHANGE_BAD_FRAME);
+    gev_conn_changed(loop, conn, error == GEV_CUT_BAD_TEXT
+                                     ? GEV_CHANGE_BAD_FRAME | GEV_CHANGE_BAD_TEXT
+                                     : GEV_CHANGE_BAD_FRAME);
     gev_conn_watch(loop, conn);
 }
 
@@ -105,14 +110,16 @@ static ssize_t cut_run(gev_loop *loop, gev_conn *conn, size_t size, uint32_t *sc
 {
     gev_turn *turn = &loop->turn;
     const gev_framing *framing = &loop->framings[conn->framing - 1];
-    const uint8_t *base = loop->arena + turn->used;
+    uint8_t *base = loop->arena + turn->used;
     size_t done = 0;
     int64_t length = 0;
     int32_t first = turn->cuts;
     gev_cut cut = {0};
     if (cuts_for(loop, size / gev_framing_least(framing) + 1))
         return -ENOMEM;
-    while (done < size) {
+    if (framing->kind == GEV_WEBSOCKET)
+        length = gev_ws_cut_run(loop, conn, base, size, scanned, &cut, &done);
+    else while (done < size) {
         length = gev_framing_cut(framing, base + done, size - done, scanned, &cut);
         if (length <= 0)
             break;
@@ -161,7 +168,7 @@ static void cut_read(gev_loop *loop, gev_conn *conn, size_t size)
         gev_conn_close_now(loop, conn, GEV_REASON_NO_MEMORY);
         return;
     }
-    conn->in_scanned = error ? 0 : scanned;
+    conn->in_scanned = error && !gev_is_ws(loop, conn) ? 0 : scanned;
     conn->in_need = need;
     /* A bad frame is bad when those before it were handled: they may change the framing. */
     if (done && (error || loop->framings[conn->framing - 1].one_at_a_time))
@@ -172,9 +179,11 @@ static void cut_read(gev_loop *loop, gev_conn *conn, size_t size)
 static void cut_large(gev_loop *loop, gev_conn *conn)
 {
     gev_cut cut = {0};
-    int64_t length = gev_framing_cut(&loop->framings[conn->framing - 1],
-                                     conn->in->base + conn->in_start, conn->in_size,
-                                     &conn->in_scanned, &cut);
+    int64_t length = gev_is_ws(loop, conn)
+                         ? gev_ws_cut_large(loop, conn, &cut)
+                         : gev_framing_cut(&loop->framings[conn->framing - 1],
+                                           conn->in->base + conn->in_start, conn->in_size,
+                                           &conn->in_scanned, &cut);
     if (length < 0) {
         bad_frame(loop, conn, length);
     } else if (length > 0) {
@@ -288,10 +297,14 @@ static void cut_kept(gev_loop *loop, gev_conn *conn)
         most = GEV_KEPT_IN_ARENA;
     if (most > kept)
         most = kept;
+    uint8_t *base = loop->arena + loop->turn.used;
+    bool websocket = gev_is_ws(loop, conn);
+    if (websocket)
+        conn->in_part = 0; /* a part that is cut in vain is unmasked */
     do {
         size = conn->framing && conn->in_part && most > conn->in_part ? conn->in_part : most;
         conn->in_part = (uint16_t)(size < GEV_KEPT_IN_ARENA ? 2 * conn->in_part : 0);
-        memcpy(loop->arena + loop->turn.used, conn->in->base + conn->in_start, size);
+        memcpy(base, conn->in->base + conn->in_start, size);
         if (conn->framing) {
             done = cut_run(loop, conn, size, &conn->in_scanned, &need, &error);
         } else {
@@ -307,7 +320,9 @@ static void cut_kept(gev_loop *loop, gev_conn *conn)
         bad_frame(loop, conn, error);
         return;
     }
-    if (error)
+    if (websocket) /* a part of the rest is unmasked */
+        memcpy(conn->in->base + conn->in_start + done, base + done, size - (size_t)done);
+    else if (error)
         conn->in_scanned = 0;
     conn->in_start = (conn->in_start + (uint32_t)done) & (uint32_t)(conn->in->size - 1);
     conn->in_size -= (uint32_t)done;

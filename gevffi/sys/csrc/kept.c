@@ -131,7 +131,7 @@ int gev_conn_frame(gev_loop *loop, int64_t token, int framing)
     if (!conn)
         return -ENOTCONN;
     conn->framing = (uint16_t)framing;
-    conn->in_scanned = conn->in_need = 0;
+    conn->in_scanned = conn->in_need = conn->ws_size = conn->ws_state = 0;
     if (conn->in_size)
         gev_input_mark(loop, conn);
     return 0;
@@ -154,7 +154,8 @@ int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t s
     gev_conn *conn = gev_conn_at(loop, token);
     if (!conn)
         return -ENOTCONN;
-    if (size > (size_t)INT32_MAX - conn->in_size)
+    if (size > (size_t)INT32_MAX - conn->in_size
+            || (gev_is_ws(loop, conn) && conn->in_scanned && !behind))
         return -EINVAL;
     if (!size)
         return 0;
@@ -188,6 +189,8 @@ gev_ring *gev_conn_take_large(gev_loop *loop, int64_t token, uint32_t total)
 {
     gev_conn *conn = gev_conn_at(loop, token);
     if (!conn || !gev_conn_reads(conn) || total > conn->in_size)
+        return NULL;
+    if (gev_is_ws(loop, conn) && !gev_ws_end_large(loop, conn, total))
         return NULL;
     gev_ring *ring = conn->in;
     uint32_t start = conn->in_start + total, rest = conn->in_size - total;

@@ -233,6 +233,23 @@ static void add_piece(gev_loop *loop, gev_conn *conn, const uint8_t *base, size_
     }
 }
 
+/* A piece as the payload of a WebSocket frame. */
+static void add_ws_frame(gev_loop *loop, gev_conn *conn, const uint8_t *base, size_t size,
+                         uint8_t first)
+{
+    if (!conn)
+        return;
+    if (!gev_output_takes(conn)) {
+        conn->queued += size;
+        return;
+    }
+    uint8_t *out = loop->dressed + loop->dressed_size;
+    size_t header = (size_t)gev_ws_header(out, first, size, NULL);
+    memcpy(out + header, base, size);
+    loop->dressed_size += header + size;
+    link_piece(loop, conn, out, header + size);
+}
+
 /* Room for the pieces that `count` numbers tell of, none of which is told by less than one. */
 static int room_for(gev_loop *loop, int32_t count, size_t blob_size)
 {
@@ -267,16 +284,20 @@ static int link_pieces(gev_loop *loop, int32_t count, const int64_t *numbers, co
     int64_t pieces = 0;
     for (int32_t i = 0; i + 1 < count; i += 2) {
         int64_t token = numbers[i], number = numbers[i + 1];
-        pieces += token >= 0 && token & GEV_SEND_RUN ? number : 1;
+        pieces += token >= 0 && token & GEV_SEND_RUN ? (uint32_t)number : 1;
         if (token < 0) {
             add_piece(loop, gev_conn_at(loop, ~token), *large++, (size_t)number, false);
         } else if (token & GEV_SEND_RUN) {
             gev_conn *conn = gev_conn_at(loop, token & ~GEV_SEND_RUN);
-            for (; number > 0 && i + 2 < count; number--, i++) {
+            uint8_t first = (uint8_t)(number >> 32);
+            for (number = (uint32_t)number; number > 0 && i + 2 < count; number--, i++) {
                 size_t size = (size_t)numbers[i + 2];
-                if (size > blob_size - at)
-                    return -EINVAL;
-                add_piece(loop, conn, blob + at, size, true);
+                if (size > blob_size - at || (first && !loop->framing_count))
+                    return -EINVAL; /* without a framing there is no room for headers */
+                if (first)
+                    add_ws_frame(loop, conn, blob + at, size, first);
+                else
+                    add_piece(loop, conn, blob + at, size, true);
                 at += size;
             }
         } else {

@@ -169,10 +169,14 @@ static int take_payload(gev_ws *ws, uint8_t *payload, size_t have, const uint8_t
 static int end_data_frame(gev_ws *ws, uint8_t first, uint32_t size)
 {
     if (first & FIN) {
+        if (ws->utf8 != GEV_UTF8_OK) {
+            ws->utf8 = GEV_UTF8_BAD; /* should somebody ask again */
+            return INVALID_TEXT;
+        }
         ws->opcode = 0;
         ws->compressed = 0;
         ws->message_size = 0;
-        return ws->utf8 == GEV_UTF8_OK ? 0 : INVALID_TEXT;
+        return 0;
     }
     if (!ws->opcode) {
         ws->opcode = first & OPCODE;
@@ -185,6 +189,8 @@ static int end_data_frame(gev_ws *ws, uint8_t first, uint32_t size)
 int64_t gev_ws_cut(gev_ws *ws, uint8_t *data, size_t size, gev_cut *cut)
 {
     *cut = (gev_cut){0};
+    if (ws->utf8 == GEV_UTF8_BAD)
+        return INVALID_TEXT;
     if (size < 1)
         return 0;
     uint8_t first = data[0];
