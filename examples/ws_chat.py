@@ -73,7 +73,7 @@ class Chat(ws.Handler):
         """Make a member of a connection, if it can have that name; return what to tell it."""
         name = unicodedata.normalize("NFC", wanted.strip())
         if not (name.isprintable() and 1 <= len(name) <= 20):
-            return encode(event("refused", why="A name has 1 to 20 characters, all of them visible."))
+            return encode(event("refused", why="A name has 1 to 20 visible characters."))
         if key(name) in self.members:
             return encode(event("refused", why="Somebody has that name already."))
         self.tell(event("joined", name=name))
