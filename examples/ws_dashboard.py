@@ -92,16 +92,22 @@ class Door(webpage.Door):
         super().on_request(conn, request)
 
 
-if __name__ == "__main__":
+def make_server(address: str) -> ws.Server:
+    """An echo and its dashboard."""
     dashboard = Dashboard()
     server = ws.Server(
         dashboard,
-        sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:9001",
+        address,
         upgrader=Door,
         max_message_size=1 << 16,
         max_connections=1000,
         write_limit=1 << 20,
     )
-    server.run_after(0, lambda: print("listening on", server.address, flush=True))
     server.run_every(INTERVAL, lambda: dashboard.sample(server.loops[0]))
+    return server
+
+
+if __name__ == "__main__":
+    server = make_server(sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:9001")
+    server.run_after(0, lambda: print("listening on", server.address, flush=True))
     server.start()  # Ctrl-C or SIGTERM tells the pages that it goes away, and stops

@@ -48,6 +48,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-extensions",
     "--disable-breakpad",
+    # A page that is left is gone, instead of being kept with its connections in case of a return.
+    "--disable-features=BackForwardCache",
     # Tabs behind others go on as if they were in front.
     "--disable-background-timer-throttling",
     "--disable-backgrounding-occluded-windows",
@@ -58,7 +60,8 @@ FLAGS = (
     "--remote-debugging-port=0",
 )
 
-UNTIL = """
+_KEYS = {"Enter": 13, "End": 35, "Home": 36}
+_UNTIL = """
 new Promise(done => {
   const look = () => {
     let found;
@@ -235,17 +238,18 @@ class Tab:
 
     def until(self, condition: str) -> Any:
         """Wait until an expression of what is in the document is true; return what it is."""
-        return self.evaluate(UNTIL % condition)
+        return self.evaluate(_UNTIL % condition)
 
     def type(self, text: str) -> None:
         """Type, as somebody would, into what has the focus."""
         self.call("Input.insertText", text=text)
 
-    def press_enter(self) -> None:
-        """Press the Enter key."""
-        key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
-        self.call("Input.dispatchKeyEvent", type="keyDown", text="\r", **key)
-        self.call("Input.dispatchKeyEvent", type="keyUp", **key)
+    def press(self, key: str) -> None:
+        """Press a key: Enter, Home or End."""
+        known = {"key": key, "code": key, "windowsVirtualKeyCode": _KEYS[key]}
+        text = {"text": "\r"} if key == "Enter" else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **known, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **known)
 
     def screen(self, width: int, height: int) -> None:
         """Show the page on a screen of that size; a small one is a phone's."""
