@@ -106,7 +106,7 @@ def running() -> Iterator[Browser]:
         errors: list[str] = []
         try:
             address = _listening(process, errors)
-            with connect(address, compression=None, max_size=None, proxy=None) as socket:
+            with connect(address, compression=None, max_size=None) as socket:
                 browser = Browser(socket)
                 yield browser
                 with contextlib.suppress(ConnectionError):

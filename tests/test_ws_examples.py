@@ -39,9 +39,7 @@ def dashboard(monkeypatch: pytest.MonkeyPatch) -> Any:
 def open_at(place: Any, path: str = "/ws", **options: Any) -> client.ClientConnection:
     """A WebSocket to an example."""
     host, port = (place.host, place.port) if isinstance(place, Example) else place.address
-    socket: client.ClientConnection = client.connect(
-        f"ws://{host}:{port}{path}", proxy=None, **options
-    )
+    socket: client.ClientConnection = client.connect(f"ws://{host}:{port}{path}", **options)
     return socket
 
 
