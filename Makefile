@@ -24,10 +24,11 @@ lint: $(VENV)/.installed-lint
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks
 
-# The WebSocket server against the Autobahn|Testsuite. Status 3: it cannot run here, which
-# it has said; that alone is no failure.
+# The WebSocket server and client against the Autobahn|Testsuite. Status 3: it cannot run here,
+# which it has said; that alone is no failure.
 compliance: $(VENV)/.installed
-	$(BIN)/python -m compliance server || [ $$? -eq 3 ]
+	$(BIN)/python -m compliance server --seconds 300 || [ $$? -eq 3 ]
+	$(BIN)/python -m compliance client --seconds 300 || [ $$? -eq 3 ]
 
 # The test suite once more, with the C core under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: $(VENV)/.installed-test

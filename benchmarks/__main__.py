@@ -15,13 +15,14 @@ from rich.console import Console
 
 from benchmarks import chart, machine, report, terminal
 from benchmarks.build import SOURCES, build
-from benchmarks.cases import CASES, IDLE_CASES
+from benchmarks.cases import CASES, GROWTH_CASES, IDLE_CASES
 from benchmarks.errors import BenchmarkError
+from benchmarks.growth import run_growth
 from benchmarks.idle import connections_allowed, measure_idle
 from benchmarks.process import ROOT, Cores, raise_file_limit
 from benchmarks.registry import PEERS
 from benchmarks.run import run_case
-from benchmarks.samples import IdleSample, Sample
+from benchmarks.samples import GrowthSample, IdleSample, Sample
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Plan:
         warmup: seconds of load before it.
         idle_share: how many of the idle connections are opened.
         idle_seconds: how long they are watched.
+        growth_seconds: how long a loop is watched beside so many things.
     """
 
     rounds: int
@@ -41,12 +43,16 @@ class Plan:
     warmup: float
     idle_share: float
     idle_seconds: float
+    growth_seconds: float
 
 
+ALL_CASES = [*CASES, *IDLE_CASES, *GROWTH_CASES]
 # Above this load average something else is running, and the figures are to be taken with care.
 BUSY_LOAD = 1.0
-FULL = Plan(rounds=5, seconds=2.0, warmup=1.0, idle_share=1.0, idle_seconds=2.0)
-QUICK = Plan(rounds=1, seconds=0.5, warmup=0.5, idle_share=0.2, idle_seconds=0.3)
+FULL = Plan(rounds=5, seconds=2.0, warmup=1.0, idle_share=1.0, idle_seconds=2.0, growth_seconds=1.0)
+QUICK = Plan(
+    rounds=1, seconds=0.5, warmup=0.5, idle_share=0.2, idle_seconds=0.3, growth_seconds=0.2
+)
 
 
 def _rounds(text: str) -> int:
@@ -76,7 +82,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--seconds", type=_seconds, metavar="S", help=f"length of a window ({FULL.seconds:g})"
     )
     parser.add_argument(
-        "--case", nargs="+", choices=[*CASES, *IDLE_CASES], metavar="NAME", help="only these cases"
+        "--case", nargs="+", choices=ALL_CASES, metavar="NAME", help="only these cases"
     )
     parser.add_argument(
         "--peer", nargs="+", choices=list(PEERS), metavar="NAME", help="only these servers"
@@ -129,12 +135,18 @@ def measure_all(
         for name in idle_case.connections
         if name in here
     ]
-    steps = sum(len(names) for _, names in work) * plan.rounds + len(watched)
+    growing = [
+        (growth_case, [name for name in growth_case.peers if name in here])
+        for growth_case in GROWTH_CASES.values()
+        if growth_case.name in cases
+    ]
+    steps = sum(len(names) for _, names in (*work, *growing)) * plan.rounds + len(watched)
     if not steps:
         why = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
         raise BenchmarkError(f"nothing to measure: no such peer in these cases. {why}".strip())
     samples: list[Sample] = []
     idle: list[IdleSample] = []
+    growth: list[GrowthSample] = []
     notes: list[str] = []
     if load > BUSY_LOAD:
         notes.append(f"the machine was busy before this began (load average {load:.1f})")
@@ -155,7 +167,21 @@ def measure_all(
                 )
             bar.step(f"{idle_case.name}  {name}  {count:,} connections")
             idle.append(measure_idle(idle_case, name, count, plan.idle_seconds, cores))
-    return report.Results(described, command, asdict(plan), absent, notes, samples, idle)
+        for growth_case, names in growing:
+            counts = growth_case.counts
+            if growth_case.connections:
+                wanted = round(counts[-1] * plan.idle_share)
+                most = connections_allowed(wanted, files)
+                if names and most < wanted:
+                    notes.append(
+                        f"{growth_case.name}: {most:,} connections instead of {wanted:,}, because "
+                        f"{files:,} open files are allowed"
+                    )
+                counts = tuple(sorted({min(count, most) for count in counts}))
+            growth += run_growth(
+                growth_case, names, plan.rounds, counts, plan.growth_seconds, cores, bar.step
+            )
+    return report.Results(described, command, asdict(plan), absent, notes, samples, idle, growth)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -163,7 +189,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     console = Console()
     command = shlex.join(["python", "-m", "benchmarks", *arguments])
-    cases = options.case or [*CASES, *IDLE_CASES]
+    cases = options.case or ALL_CASES
     try:
         results = measure_all(
             console, plan_of(options), cases, options.peer or list(PEERS), command

@@ -102,6 +102,42 @@ class IdleCase:
         return f"open {'WebSockets' if self.websocket else 'connections'} that say nothing"
 
 
+@dataclass(frozen=True)
+class GrowthCase:
+    """More and more of something that does nothing: what a turn of the loop costs beside it.
+
+    Attributes:
+        name: what the command line and the results call it.
+        about: the workload in words.
+        things: what there is more and more of.
+        counts: how many, fewest first.
+        peers: who is measured; the first has the limit to keep.
+        figures: what is measured, all in CPU microseconds, and what it is in two words; the first
+            is the one that is not to grow.
+        most_growth: how many times the first figure may be, beside the most, what it is beside few.
+        connections: the things are connections to a server, rather than timers of a loop alone.
+    """
+
+    name: str
+    about: str
+    things: str
+    counts: tuple[int, ...]
+    peers: tuple[str, ...]
+    figures: Mapping[str, str]
+    most_growth: float
+    connections: bool
+
+    @property
+    def subject(self) -> str:
+        """The peer that has a limit to keep."""
+        return self.peers[0]
+
+    @property
+    def flat(self) -> str:
+        """The figure that is not to grow."""
+        return next(iter(self.figures))
+
+
 _ALL = (
     Case("100x64B", 100, 64, 1, targets={"c-epoll": 0.97, "uvloop": 1.15, "socketserver": 1.6}),
     Case("1000x64B", 1000, 64, 1, targets={"c-epoll": 0.95, "uvloop": 1.25, "socketserver": 1.9}),
@@ -221,3 +257,28 @@ _ALL_IDLE = (
 )
 
 IDLE_CASES = {case.name: case for case in _ALL_IDLE}
+
+_ALL_GROWTH = (
+    GrowthCase(
+        "timers",
+        "pending timers, a loop that turns, none of them due",
+        "timers",
+        (0, 1_000, 10_000, 100_000),
+        ("gevffi", "uvloop", "asyncio"),
+        {"turn_us": "a turn", "add_us": "to make", "cancel_us": "to cancel", "fire_us": "to call"},
+        most_growth=1.25,
+        connections=False,
+    ),
+    GrowthCase(
+        "idle-timers",
+        "silent connections, with an idle time and without, and one that echoes",
+        "connections",
+        (100, 1_000, 15_000),
+        ("gevffi-idle-time", "gevffi"),
+        {"turn_us": "an echo", "quiet_us_per_second": "silent second"},
+        most_growth=1.25,
+        connections=True,
+    ),
+)
+
+GROWTH_CASES = {case.name: case for case in _ALL_GROWTH}

@@ -15,7 +15,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from benchmarks.cases import CASES, IDLE_CASES
+from benchmarks.cases import CASES, GROWTH_CASES, IDLE_CASES
 from benchmarks.report import Results
 
 COLUMNS = 2
@@ -90,6 +90,16 @@ def draw(results: Results, path: Path) -> None:
         if idle:
             about = f"{idle_case.about}: memory in bytes for each, CPU of the server"
             panels.append((idle_case.name, about, idle))
+    grown = results.growth_lines()
+    for growth_case in GROWTH_CASES.values():
+        bars = [
+            (f"{line.peer}, {line.count:,}", cpu.median, cpu.min, cpu.max, f"{cpu.median:.2f} µs")
+            for line in grown
+            if line.case is growth_case and line.peer == growth_case.subject
+            for cpu in [line.figures[growth_case.flat]]
+        ]
+        if bars:
+            panels.append((growth_case.name, growth_case.about, bars))
     rows = -(-len(panels) // COLUMNS)
     figure, grid = plt.subplots(
         rows, COLUMNS, figsize=(12, 2.7 * rows + 0.9), squeeze=False, layout="constrained"

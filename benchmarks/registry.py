@@ -61,6 +61,12 @@ _ALL = (
         _module("gevffi", "echo", "--address", "127.0.0.1:0", "--loops", "2"),
         requires="gevffi.__main__",
     ),
+    Peer(
+        "gevffi-idle-time",
+        "gevffi, raw echo, idle_time=60",
+        _module("gevffi", "echo", "--address", "127.0.0.1:0", "--idle-time", "60"),
+        requires="gevffi.__main__",
+    ),
     Peer("c-epoll", "plain C epoll: the floor", (str(program("c_epoll_echo")),)),
     Peer("uvloop", "uvloop Protocol", _module("benchmarks.peers.uvloop_echo"), "uvloop"),
     Peer("asyncio", "asyncio Protocol", _module("benchmarks.peers.asyncio_echo")),

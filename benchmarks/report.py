@@ -10,13 +10,30 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.cases import CASES, IDLE_CASES
+from benchmarks.cases import CASES, GROWTH_CASES, IDLE_CASES
 from benchmarks.registry import PEERS
-from benchmarks.samples import IdleSample, Sample
-from benchmarks.summary import FIGURES, IdleLine, Line, shortfalls, summarise, summarise_idle
+from benchmarks.samples import GrowthSample, IdleSample, Sample
+from benchmarks.summary import (
+    FIGURES,
+    GrowthLine,
+    IdleLine,
+    Line,
+    Spread,
+    shortfalls,
+    summarise,
+    summarise_growth,
+    summarise_idle,
+)
+
+GROWTH_FIGURES = tuple(
+    dict.fromkeys(name for case in GROWTH_CASES.values() for name in case.figures)
+)
+
+_ENDS = ("median", "min", "max")
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,7 @@ class Results:
         notes: what was done differently than the case says, and why.
         samples: every round of every load case.
         idle: the idle cases, one sample a peer.
+        growth: every round of every growth case.
     """
 
     machine: dict[str, object]
@@ -40,6 +58,7 @@ class Results:
     notes: list[str]
     samples: list[Sample]
     idle: list[IdleSample]
+    growth: list[GrowthSample]
 
     def lines(self) -> list[Line]:
         """The summary of the load cases, in the order of the cases."""
@@ -49,6 +68,12 @@ class Results:
         """The summary of the idle cases, in their order."""
         return [line for case in IDLE_CASES.values() for line in summarise_idle(case, self.idle)]
 
+    def growth_lines(self) -> list[GrowthLine]:
+        """The summary of the growth cases, in their order."""
+        return [
+            line for case in GROWTH_CASES.values() for line in summarise_growth(case, self.growth)
+        ]
+
     def remarks(self) -> list[str]:
         """What a reader of the figures has to know: absent peers, what was done differently."""
         absent = [f"not measured: {name} ({why})" for name, why in self.absent.items()]
@@ -56,7 +81,7 @@ class Results:
 
     def shortfalls(self) -> list[str]:
         """A sentence for every target that was not met."""
-        return shortfalls(self.lines(), self.idle_lines())
+        return shortfalls(self.lines(), self.idle_lines(), self.growth_lines())
 
 
 def write(results: Results, folder: Path) -> None:
@@ -93,6 +118,21 @@ def as_json(results: Results) -> str:
         "summary": summary,
         "samples": [sample.figures() for sample in results.samples],
         "idle": [line.sample.figures() | {"met": line.met} for line in results.idle_lines()],
+        "growth": {
+            "summary": [
+                {
+                    "case": line.case.name,
+                    "peer": line.peer,
+                    "count": line.count,
+                    "rounds": line.rounds,
+                    **{name: asdict(spread) for name, spread in line.figures.items()},
+                    "growth": asdict(line.growth) if line.growth else None,
+                    "met": line.met,
+                }
+                for line in results.growth_lines()
+            ],
+            "samples": [asdict(sample) for sample in results.growth],
+        },
         "shortfalls": results.shortfalls(),
     }
     return json.dumps(everything, indent=1) + "\n"
@@ -100,22 +140,55 @@ def as_json(results: Results) -> str:
 
 def rows(results: Results) -> list[list[object]]:
     """The CSV: a head, then a row for each case and peer; empty where there is no figure."""
-    spreads = [f"{name}_{end}" for name in (*FIGURES, "ratio") for end in ("median", "min", "max")]
+    spreads = (*FIGURES, "ratio", *GROWTH_FIGURES, "growth")
     idle = ["idle_connections", "idle_bytes_per_connection", "idle_cpu_share"]
-    table: list[list[object]] = [["case", "peer", "rounds", *spreads, *idle, "target", "met"]]
-    for line in results.lines():
-        values: list[object] = []
-        for spread in (*(line.figures[name] for name in FIGURES), line.ratio):
-            values += [spread.median, spread.min, spread.max] if spread else [""] * 3
-        met = "" if line.met is None else line.met
-        target = "" if line.target is None else line.target
-        table.append([line.case.name, line.peer, line.rounds, *values, "", "", "", target, met])
-    for entry in results.idle_lines():
-        s = entry.sample
-        figures = [s.connections, s.bytes_per_connection, s.cpu_share]
-        limit, met = ("", "") if entry.met is None else (entry.case.max_bytes, entry.met)
-        table.append([entry.case.name, s.peer, 1, *[""] * len(spreads), *figures, limit, met])
+    ends = [f"{name}_{end}" for name in spreads for end in _ENDS]
+    heads = ["case", "peer", "rounds", "count", *ends, *idle, "target", "met"]
+    found: list[dict[str, object]] = [
+        {
+            "case": line.case.name,
+            "peer": line.peer,
+            "rounds": line.rounds,
+            **_ends(line.figures, "ratio", line.ratio),
+            "target": line.target,
+            "met": line.met,
+        }
+        for line in results.lines()
+    ]
+    found += [
+        {
+            "case": entry.case.name,
+            "peer": entry.sample.peer,
+            "rounds": 1,
+            "idle_connections": entry.sample.connections,
+            "idle_bytes_per_connection": entry.sample.bytes_per_connection,
+            "idle_cpu_share": entry.sample.cpu_share,
+            "target": None if entry.met is None else entry.case.max_bytes,
+            "met": entry.met,
+        }
+        for entry in results.idle_lines()
+    ]
+    found += [
+        {
+            "case": beside.case.name,
+            "peer": beside.peer,
+            "rounds": beside.rounds,
+            "count": beside.count,
+            **_ends(beside.figures, "growth", beside.growth),
+            "target": None if beside.met is None else beside.case.most_growth,
+            "met": beside.met,
+        }
+        for beside in results.growth_lines()
+    ]
+    table: list[list[object]] = [list(heads)]
+    table += [["" if row.get(head) is None else row[head] for head in heads] for row in found]
     return table
+
+
+def _ends(figures: Mapping[str, Spread], name: str, spread: Spread | None) -> dict[str, object]:
+    """The columns of some spreads, and of one that there may be."""
+    given = {**figures, **({name: spread} if spread else {})}
+    return {f"{name}_{end}": getattr(s, end) for name, s in given.items() for end in _ENDS}
 
 
 def as_markdown(results: Results) -> str:
@@ -138,6 +211,15 @@ def as_markdown(results: Results) -> str:
                 for s in watched
             ]
             out.append("")
+    for growth_case in GROWTH_CASES.values():
+        beside = [line for line in results.growth_lines() if line.case is growth_case]
+        if beside:
+            out += [
+                f"**{growth_case.name}**: {growth_case.about}",
+                "",
+                *_markdown_growth(beside),
+                "",
+            ]
     remarks = results.remarks()
     remarks += [f"short of target: {sentence}" for sentence in results.shortfalls()]
     if remarks:
@@ -167,6 +249,27 @@ def _markdown_case(lines: list[Line]) -> list[str]:
             f"{line.target:.2f}x {'met' if line.met else 'short'}"
             if line.target is not None and line.ratio
             else "",
+        ]
+        table.append(f"| {' | '.join(cells)} |")
+    return table
+
+
+def _markdown_growth(lines: list[GrowthLine]) -> list[str]:
+    case = lines[0].case
+    heads = " | ".join(case.figures.values())
+    table = [
+        f"| | {case.things} | {heads} | growth | at most |",
+        f"|---|--:|{'--:|' * len(case.figures)}--:|--:|",
+    ]
+    for line in lines:
+        cells = [
+            PEERS[line.peer].about if case.connections else line.peer,
+            f"{line.count:,}",
+            *(f"{s.median:,.2f} ({s.min:,.2f}-{s.max:,.2f})" for s in line.figures.values()),
+            f"**{line.growth.median:.2f}x** ({line.growth.min:.2f}-{line.growth.max:.2f})"
+            if line.growth
+            else "",
+            "" if line.met is None else f"{case.most_growth:.2f}x {'met' if line.met else 'short'}",
         ]
         table.append(f"| {' | '.join(cells)} |")
     return table

@@ -80,3 +80,14 @@ class IdleSample:
             "bytes_per_connection": self.bytes_per_connection,
             "cpu_share": self.cpu_share,
         }
+
+
+@dataclass(frozen=True)
+class GrowthSample:
+    """One loop beside so many things that do nothing; `figures` are those of the case."""
+
+    case: str
+    peer: str
+    round: int
+    count: int
+    figures: dict[str, float]

@@ -11,8 +11,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.cases import Case, IdleCase
-from benchmarks.samples import IdleSample, Sample
+from benchmarks.cases import Case, GrowthCase, IdleCase
+from benchmarks.samples import GrowthSample, IdleSample, Sample
 
 FIGURES = (
     "messages_per_second",
@@ -80,6 +80,27 @@ class IdleLine:
     met: bool | None
 
 
+@dataclass(frozen=True)
+class GrowthLine:
+    """What a growth case says about one peer beside so many things.
+
+    Attributes:
+        figures: the spread of each figure of the case.
+        growth: the figure that is not to grow, divided by what it is beside the fewest that there
+            are any of; None beside these, and beside none.
+        met: whether the median growth is no more than the case allows; None for all but the
+            subject beside the most.
+    """
+
+    case: GrowthCase
+    peer: str
+    count: int
+    rounds: int
+    figures: dict[str, Spread]
+    growth: Spread | None
+    met: bool | None
+
+
 def ratio(case: Case, samples: Sequence[Sample], peer: str) -> Spread | None:
     """The subject's figure divided by the peer's, round by round."""
     values: dict[tuple[str, int], float] = {
@@ -122,7 +143,29 @@ def summarise_idle(case: IdleCase, samples: Sequence[IdleSample]) -> list[IdleLi
     ]
 
 
-def shortfalls(lines: Sequence[Line], idle: Sequence[IdleLine]) -> list[str]:
+def summarise_growth(case: GrowthCase, samples: Sequence[GrowthSample]) -> list[GrowthLine]:
+    """A line for each peer and count that was measured, in the order of the case."""
+    lines = []
+    for peer in case.peers:
+        own = [s for s in samples if s.case == case.name and s.peer == peer]
+        counts = sorted({s.count for s in own})
+        fewest = min(filter(None, counts), default=0)
+        least = {s.round: s.figures[case.flat] for s in own if s.count == fewest}
+        for count in counts:
+            beside = [s for s in own if s.count == count]
+            growth = None
+            if count > fewest:
+                growth = Spread.of(s.figures[case.flat] / least[s.round] for s in beside)
+            judged = peer == case.subject and count == counts[-1]
+            met = growth.median <= case.most_growth if growth and judged else None
+            figures = {name: Spread.of(s.figures[name] for s in beside) for name in case.figures}
+            lines.append(GrowthLine(case, peer, count, len(beside), figures, growth, met))
+    return lines
+
+
+def shortfalls(
+    lines: Sequence[Line], idle: Sequence[IdleLine], growth: Sequence[GrowthLine]
+) -> list[str]:
     """A sentence for every target that was not met."""
     short = [
         f"{line.case.name}: {line.ratio.median:.3f}x of {line.peer}, target {line.target:.2f}x"
@@ -135,5 +178,11 @@ def shortfalls(lines: Sequence[Line], idle: Sequence[IdleLine]) -> list[str]:
         f"{line.case.max_cpu_share:.1%})"
         for line in idle
         if line.met is False
+    ]
+    short += [
+        f"{line.case.name}: {line.growth.median:.2f}x the CPU of a turn beside {line.count:,} "
+        f"{line.case.things}, at most {line.case.most_growth:.2f}x"
+        for line in growth
+        if line.met is False and line.growth is not None
     ]
     return short

@@ -14,9 +14,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks.cases import CASES, IDLE_CASES, Case, IdleCase
+from benchmarks.cases import CASES, GROWTH_CASES, IDLE_CASES, Case, GrowthCase, IdleCase
 from benchmarks.report import Results
-from benchmarks.summary import IdleLine, Line, Spread
+from benchmarks.summary import GrowthLine, IdleLine, Line, Spread
 
 
 class Bar:
@@ -59,12 +59,17 @@ def show(console: Console, results: Results) -> None:
     for idle_case in IDLE_CASES.values():
         if watched := [line for line in idle if line.case is idle_case]:
             console.print(_idle_table(idle_case, watched), "")
+    growth = results.growth_lines()
+    for growth_case in GROWTH_CASES.values():
+        if beside := [line for line in growth if line.case is growth_case]:
+            console.print(_growth_table(growth_case, beside), "")
     for remark in results.remarks():
         console.print(f"[yellow]{escape(remark)}[/]", highlight=False)
     short = results.shortfalls()
     for sentence in short:
         console.print(f"[red]short of target:[/] {escape(sentence)}", highlight=False)
-    verdicts = [line.met for line in lines] + [line.met for line in idle]
+    verdicts = [line.met for line in lines]
+    verdicts += [line.met for line in idle] + [line.met for line in growth]
     met = verdicts.count(True)
     if met and not short:
         console.print(f"[green]all {met} targets met[/]", highlight=False)
@@ -125,5 +130,26 @@ def _idle_table(case: IdleCase, lines: list[IdleLine]) -> Table:
             f"{s.cpu_share:.2%}",
             limit if line.met is not None else "",
             style="" if line.met is None else "bold",
+        )
+    return table
+
+
+def _growth_table(case: GrowthCase, lines: list[GrowthLine]) -> Table:
+    heads = (case.things, *case.figures.values(), "growth", "at most")
+    table = _table(f"{case.name}: {case.about}", *heads)
+    table.caption = f"CPU µs; growth: {case.figures[case.flat]} ÷ the same beside the fewest"
+    table.caption_justify = "left"
+    for line in lines:
+        limit = f"{case.most_growth:.2f}\n{_verdict(line.met)}"
+        table.add_row(
+            line.peer,
+            f"{line.count:,}",
+            *(
+                _spread(spread, 2) if name == case.flat else f"{spread.median:.2f}"
+                for name, spread in line.figures.items()
+            ),
+            _spread(line.growth, 2) if line.growth else "",
+            limit if line.met is not None else "",
+            style="bold" if line.peer == case.subject else "",
         )
     return table

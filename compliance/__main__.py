@@ -1,7 +1,8 @@
 """`python -m compliance server|client`: runs the Autobahn|Testsuite and judges what came out.
 
 Exit status: 0 every case is as it should be; 1 some are not; 2 a wrong argument; 3 not run,
-because there is no CPython 2.7 here; 4 the run failed before there was anything to judge.
+because there is no CPython 2.7 here or the suite cannot be installed; 4 the run failed before there
+was anything to judge.
 """
 
 from __future__ import annotations
@@ -57,8 +58,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--client",
+        default="compliance.client",
         metavar="MODULE",
-        help="a client program, run with the suite's URL and the agent's name",
+        help="a client program, run with the suite's URL and the agent's name (%(default)s)",
     )
     parser.add_argument(
         "--seconds", type=float, default=3600, metavar="S", help="the longest a run may take (3600)"
@@ -74,10 +76,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where the report goes (CACHE/SIDE)"
     )
-    options = parser.parse_args(arguments)
-    if options.side == "client" and not options.client:
-        parser.error("client needs --client MODULE")
-    return options
+    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -21,12 +21,12 @@ import venv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from compliance.errors import ComplianceError, NotHereError
+from compliance.errors import NotHereError
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "requirements.txt"
 VIRTUALENV = "virtualenv<20.22"
-INSTALL_SECONDS = 900.0
+INSTALL_SECONDS = 300.0
 
 _WHAT = (
     "import sys, platform; "
@@ -71,7 +71,7 @@ def _run(words: str, command: Sequence[str | Path]) -> None:
     """Run one step of the installation.
 
     Raises:
-        ComplianceError: it failed or did not end; the end of what it wrote is in the message.
+        NotHereError: it failed or did not end; the end of what it wrote is in the message.
     """
     print(f"compliance: {words}", file=sys.stderr, flush=True)
     try:
@@ -84,9 +84,9 @@ def _run(words: str, command: Sequence[str | Path]) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ComplianceError(f"{words}: not done after {INSTALL_SECONDS:g} s") from None
+        raise NotHereError(f"{words}: not done after {INSTALL_SECONDS:g} s") from None
     if result.returncode != 0:
-        raise ComplianceError(f"{words}: failed\n{result.stdout[-2000:].strip()}")
+        raise NotHereError(f"{words}: failed\n{result.stdout[-2000:].strip()}")
 
 
 def prepare(cache: Path, chosen: Path | None = None) -> Path:
@@ -99,8 +99,8 @@ def prepare(cache: Path, chosen: Path | None = None) -> Path:
         chosen: the CPython 2.7 to use; found by itself when None.
 
     Raises:
-        NotHereError: there is no CPython 2.7.
-        ComplianceError: the suite could not be installed.
+        NotHereError: there is no CPython 2.7, or the suite cannot be installed, as there is no
+            package index that can be reached, for one.
     """
     python = find_python27(chosen)
     suite = cache / "suite"

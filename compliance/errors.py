@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 class ComplianceError(Exception):
-    """The suite could not be set up, did not run to its end, or left no report."""
+    """The suite did not run to its end, or left no report."""
 
 
 class NotHereError(ComplianceError):
-    """There is no CPython 2.7 on this machine, so that the suite cannot run on it at all."""
+    """The suite cannot run on this machine: there is no CPython 2.7, or it cannot be installed."""

@@ -16,7 +16,8 @@ other end, for scripts, and `EventLoop.connect` for handlers. The system calls u
 from gevffi.balance import Balance, LeastConnections, RoundRobin, SourceHash
 from gevffi.batch import Batch
 from gevffi.client import Client, ConnectionClosedError
-from gevffi.connection import CloseReason, Connection
+from gevffi.connection import Connection
+from gevffi.connection_info import CloseReason
 from gevffi.framing import Delimited, FixedSize, Framing, LengthPrefixed
 from gevffi.handler import Handler
 from gevffi.listener import parse_address

@@ -7,7 +7,14 @@ import logging
 import sys
 from typing import Any
 
-from gevffi import Connection, Handler, Server, ws
+from gevffi import Connection, Delimited, Handler, LengthPrefixed, Protocol, Raw, Server, ws
+
+PROTOCOLS: dict[str, type[Protocol]] = {
+    "raw": Raw,
+    "lines": Delimited,
+    "length-prefixed": LengthPrefixed,
+}
+"""What `--protocol` may be, each with its defaults."""
 
 
 class Echo(Handler):
@@ -46,7 +53,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="serve metrics to Prometheus there; default: nowhere",
     )
-    echo.add_argument("--protocol", choices=["raw"], default="raw", help="default: %(default)s")
+    echo.add_argument(
+        "--protocol",
+        choices=list(PROTOCOLS),
+        default="raw",
+        help="what a message is: whatever was read, a line of at most 64 KiB, or at most 1 MiB "
+        "behind a big-endian length of 4 bytes; default: %(default)s",
+    )
     ws_echo = commands.add_parser("ws-echo", help="send back WebSocket messages")
     ws_echo.add_argument("--address", default="127.0.0.1:9001", help="default: %(default)s")
     ws_echo.add_argument("--loops", type=int, default=1, help="event loops; default: %(default)s")
@@ -79,6 +92,7 @@ def server_for(arguments: argparse.Namespace) -> Server:
     return Server(
         Echo(),
         arguments.address,
+        protocol=PROTOCOLS[arguments.protocol](),
         loops=arguments.loops,
         reuse_port=arguments.reuse_port,
         idle_time=arguments.idle_time,

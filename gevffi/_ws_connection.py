@@ -24,9 +24,10 @@ from gevffi.outbox import LARGE
 from gevffi.protocol import FrameTooLargeError, ProtocolError
 
 if TYPE_CHECKING:
+    from gevffi._ws_adapter import Adapter, LoopKeeper
+    from gevffi._ws_connect import Opened
     from gevffi._ws_handshake import Answer, Opening
     from gevffi._ws_keeper import Deadlines
-    from gevffi._ws_server import Adapter, LoopKeeper
     from gevffi.connection import Connection as Transport
     from gevffi.loop import EventLoop
     from gevffi.sys.sockaddr import Address
@@ -36,7 +37,7 @@ _TOO_LARGE = 1009
 
 
 class Connection:
-    """A WebSocket of a server. Made by it; handlers get it in every callback.
+    """A WebSocket. Made by a server, or by `connect`; handlers get it in every callback.
 
     Methods that send may be called from any thread, and do nothing once the connection is closing:
     a peer may leave at any moment, and `on_close` tells.
@@ -58,6 +59,7 @@ class Connection:
         "subprotocol",
         "transport",
     )
+    _masks = False  # what it sends, as clients have to
 
     def __init__(self, transport: Transport, adapter: Adapter, keeper: LoopKeeper) -> None:
         self.transport = transport
@@ -154,6 +156,7 @@ class Connection:
         if messages is not None and messages.state is State.OPEN:
             self._output(messages.close(code, reason))
             self._keeper.put(self, self._keeper.closing)
+            self.resume_reading()  # the peer's answer is wanted
 
     def _fail(self, code: int, reason: str) -> None:
         """Say what is wrong; closing the connection is the caller's."""
@@ -185,17 +188,19 @@ class Connection:
         self.loop.check_thread()
         if self._paused:
             self._paused = False
-            self.transport.resume_reading()
-            self.loop.call_soon_threadsafe(self._go_on)
+            if self._left is not None or self._late:
+                self.loop.call_soon_threadsafe(self._go_on)
+            else:
+                self.transport.resume_reading()
 
-    def _opened(self, answer: Answer, max_message_size: int) -> None:
+    def _opened(self, answer: Answer | Opened, max_message_size: int, *, server: bool) -> None:
         self.subprotocol = answer.subprotocol
         self._opening = None
         self._messages = Messages(
-            server=True, max_message_size=max_message_size, agreement=answer.deflate
+            server=server, max_message_size=max_message_size, agreement=answer.deflate
         )
         self._frames = FrameBuffer(
-            from_client=True,
+            from_client=server,
             deflate=answer.deflate is not None,
             max_message_size=max_message_size,
         )
@@ -209,8 +214,13 @@ class Connection:
         assert self._frames is not None
         self._handle(self._frames.feed(data))
 
+    def _end(self) -> None:
+        """The closing handshake is done: a server closes TCP (section 7.1.1)."""
+        self.transport.close()
+
     def _go_on(self) -> None:
-        """With what was there when reading was paused, and behind it."""
+        """With what was there when reading was paused, and only then with what is new, which may
+        be the end."""
         try:
             if self._left is not None and not self._paused:
                 left, self._left = self._left, None
@@ -219,6 +229,8 @@ class Connection:
                 late, self._late = self._late, b""
                 assert self._frames is not None
                 self._handle(self._frames.feed(late))
+            if not self._paused:
+                self.transport.resume_reading()
         except Exception as exc:
             self.loop._life.failed(self.transport, exc)
 
@@ -234,7 +246,7 @@ class Connection:
                     if event is not None:
                         self._output(event.reply)
                         if event.opcode == CLOSE:
-                            self.transport.close()
+                            self._end()
                             return
                         if event.opcode in (TEXT, BINARY):
                             adapter.message(self, event.opcode, event.data)
@@ -276,16 +288,19 @@ def broadcast(conns: Iterable[Connection], message: str | bytes | bytearray | me
     """Send one message to many. From any thread.
 
     It is encoded once, and the loops are told once each. It is not compressed, as every connection
-    compresses in its own context.
+    compresses in its own context. (Only what clients send has to be masked, and so made for each.)
 
     Args:
-        conns: any connections of any servers; those that are closing are passed over.
+        conns: any connections; those that are closing are passed over.
         message: a `str` goes as text, anything else as binary.
     """
     frame = encode(message)
     by_loop: dict[EventLoop, list[Connection]] = {}
     for conn in conns:
-        by_loop.setdefault(conn.loop, []).append(conn)
+        if conn._masks:
+            conn._post(TEXT if isinstance(message, str) else BINARY, payload_of(message))
+        else:
+            by_loop.setdefault(conn.loop, []).append(conn)
     for loop, those in by_loop.items():
         if loop.in_loop():
             send_to_all(loop, those, frame)
@@ -296,8 +311,13 @@ def broadcast(conns: Iterable[Connection], message: str | bytes | bytearray | me
 def encode(message: str | bytes | bytearray | memoryview) -> bytes:
     """Return the frame of a message, as servers send it."""
     opcode = TEXT if isinstance(message, str) else BINARY
-    payload = message.encode() if isinstance(message, str) else bytes(message)
+    payload = payload_of(message)
     return header(FIN | opcode, len(payload)) + payload
+
+
+def payload_of(message: str | bytes | bytearray | memoryview) -> bytes:
+    """Return the payload of a message."""
+    return message.encode() if isinstance(message, str) else bytes(message)
 
 
 def send_to_all(loop: EventLoop, conns: Iterable[Connection], frame: bytes) -> None:

@@ -133,12 +133,11 @@ class Deflate:
         if answer is None:
             raise ValueError(f"the server's parameters of {NAME} are malformed")
         server_bits = answer.get("server_max_window_bits", 15)
-        client_bits = answer.get("client_max_window_bits", self.client_max_window_bits)
+        # A server may ignore what we said of our own window (section 7.1.2.2), and allow more.
+        client_bits = min(answer.get("client_max_window_bits", 15), self.client_max_window_bits)
         server_forgets = "server_no_context_takeover" in answer
-        if (
-            server_bits > self.server_max_window_bits
-            or client_bits > self.client_max_window_bits
-            or (self.server_no_context_takeover and not server_forgets)
+        if server_bits > self.server_max_window_bits or (
+            self.server_no_context_takeover and not server_forgets
         ):
             raise ValueError(f"the server's parameters of {NAME} go beyond what was offered")
         return Agreement(

@@ -7,26 +7,43 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gevffi._ws_connection import Connection
-    from gevffi._ws_http import Request
 
 logger = logging.getLogger("gevffi")
 
 
 class Handler:
-    """The callbacks of a server's WebSockets.
+    """The callbacks of a server's or a client's WebSockets.
 
     One handler serves all connections; what belongs to one of them goes into `conn.context`. For
     each connection `on_open` comes first and `on_close` last, each exactly once, and all callbacks
-    run one after the other on the thread of that connection's loop: never block in one.
+    run one after the other on the thread of that connection's loop: never block in one. Of a
+    connection that `connect` was to make and could not, `on_connect_failed` is the only one.
 
     An exception in a callback is given to `on_error`, and that connection closes with 1011.
     """
 
-    def on_open(self, conn: Connection, request: Request) -> None:
+    def on_open(self, conn: Connection, request: Any) -> None:
         """The handshake is done; messages can be sent.
 
-        Keep of `request` what you need: as a whole it takes more memory than the connection.
+        Args:
+            conn: the connection.
+            request: for a server, the client's `Request`. Keep of it what you need: as a whole it
+                takes more memory than the connection. For a client, what was agreed on: `Opened`.
         """
+
+    def on_connect_failed(self, conn: Connection, exc: Exception) -> None:
+        """A connection asked for with `connect` cannot be had.
+
+        Logs it to the logger "gevffi". To try again call `connect`, but not at once: by
+        `conn.loop.call_later`, for one.
+
+        Args:
+            conn: what `connect` returned.
+            exc: a `HandshakeError` if the server's answer opens no WebSocket. An `OSError` if there
+                is none: `TimeoutError`, `ConnectionResetError`, and what
+                `gevffi.Handler.on_connect_failed` lists.
+        """
+        logger.warning("%s", exc.strerror if isinstance(exc, OSError) else exc)
 
     def on_message(self, conn: Connection, message: Any) -> Any:
         """A message has arrived.

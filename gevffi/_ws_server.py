@@ -3,9 +3,7 @@
     gevffi.Server                                                   gevffi.ws.Handler
          │  bytes                                                              ▲
          ▼                                                                     │  on_open, ...
-    Protocol ── the opening handshake ──▶ Adapter ──▶ Connection ──────────────┘
-                                             │            ▲
-                                             └─ Keeper ───┘ pings, deadlines
+    Protocol ── the opening handshake ──▶ ServerAdapter ──▶ Connection ────────┘
 
 A connection begins under a `Protocol`, which takes the handshake apart. Once it is accepted the
 connection goes on without a protocol, and its `Connection` cuts frames.
@@ -13,30 +11,25 @@ connection goes on without a protocol, and its `Connection` cuts frames.
 
 from __future__ import annotations
 
-import math
 import weakref
 from typing import Any
 
 from gevffi import _ws_handshake
+from gevffi._ws_adapter import Adapter, LoopKeeper
 from gevffi._ws_connection import Connection, send_to_all
 from gevffi._ws_deflate import Deflate
-from gevffi._ws_frames import BINARY, TEXT
 from gevffi._ws_handler import Handler
 from gevffi._ws_handshake import Answer
 from gevffi._ws_http import Response
-from gevffi._ws_keeper import Deadlines, Keeper
-from gevffi._ws_messages import State
-from gevffi.connection import CloseReason
+from gevffi._ws_terms import Terms
 from gevffi.connection import Connection as Transport
 from gevffi.handler import Handler as TransportHandler
 from gevffi.loop import EventLoop
 from gevffi.protocol import Protocol as TransportProtocol
 from gevffi.protocol import Raw
 from gevffi.readbuf import ReadBuffer
-from gevffi.sys.websocket import MOST
 
 _RAW = Raw()
-_INTERNAL_ERROR = 1011
 
 
 class Protocol(TransportProtocol):
@@ -77,8 +70,14 @@ class Protocol(TransportProtocol):
         handshake_timeout: float = 10,
         text: str = "str",
     ) -> None:
-        if compression is not None and not isinstance(compression, Deflate):
-            raise ValueError(f"compression must be a Deflate or None, not {compression!r}")
+        self.terms = Terms(
+            compression=compression,
+            max_message_size=max_message_size,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            handshake_timeout=handshake_timeout,
+            text=text,
+        )
         self.upgrader = upgrader(
             path=path,
             origins=origins,
@@ -86,27 +85,11 @@ class Protocol(TransportProtocol):
             deflate=compression,
             max_header_size=max_header_size,
         )
-        if text not in ("str", "bytes"):
-            raise ValueError(f"text must be 'str' or 'bytes', not {text!r}")
-        if isinstance(max_message_size, bool) or not 0 <= max_message_size <= MOST:
-            raise ValueError(f"max_message_size must be 0 to {MOST}, not {max_message_size!r}")
-        for name, seconds, least in (
-            ("ping_interval", ping_interval, "0 or more"),
-            ("ping_timeout", ping_timeout, "more than 0"),
-            ("handshake_timeout", handshake_timeout, "more than 0"),
-        ):
-            if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and "than" in least):
-                raise ValueError(f"{name} must be {least}, not {seconds!r}")
-        self.max_message_size = max_message_size
-        self.ping_interval = ping_interval
-        self.ping_timeout = ping_timeout
-        self.handshake_timeout = handshake_timeout
-        self.text_as_bytes = text == "bytes"
 
     def wrap(self, handler: Handler) -> TransportHandler:
         """Return what a `gevffi.Server` with this protocol needs for a handler, to serve
         `handler` (gev: NewHandlerWrap)."""
-        return Adapter(handler, self)
+        return ServerAdapter(handler, self)
 
     def unpacket(self, conn: Transport, buffer: ReadBuffer) -> tuple[Any, Any]:
         """Take what there is of the opening handshake."""
@@ -126,97 +109,36 @@ class Protocol(TransportProtocol):
         return self, answer
 
 
-class Adapter(TransportHandler):
+class ServerAdapter(Adapter):
     """Turns a server's callbacks into a WebSocket handler's; made by `Protocol.wrap`."""
 
     def __init__(self, handler: Handler, protocol: Protocol) -> None:
-        self._handler = handler
-        self._protocol = protocol
-        self._text: Any = bytes if protocol.text_as_bytes else _decode
-        self._text_types = (str, bytes) if protocol.text_as_bytes else (str,)
+        super().__init__(handler, protocol.terms)
+        self._upgrader = protocol.upgrader
         # Held by their connections and timers alone, so that no loop is held from here.
         self._keepers: weakref.WeakValueDictionary[int, LoopKeeper] = weakref.WeakValueDictionary()
-
-    # ---- what the server calls ------------------------------------------------------------------
 
     def on_connect(self, conn: Transport) -> None:
         """Wait for the handshake."""
         keeper = self._keepers.get(id(conn.loop))
         if keeper is None:
-            keeper = self._keepers[id(conn.loop)] = LoopKeeper(conn.loop, self._protocol)
+            keeper = self._keepers[id(conn.loop)] = LoopKeeper(conn.loop, self._terms)
         ws = conn.context = Connection(conn, self, keeper)
-        ws._opening = self._protocol.upgrader.opening(ws)
+        ws._opening = self._upgrader.opening(ws)
         keeper.put(ws, keeper.handshake)
 
-    def on_message(self, conn: Transport, ctx: Any, data: Any) -> Any:
-        """Take the handshake's answer, and then frames."""
-        if ctx is None:
-            conn.context._take(data)
-        elif data is not None:
-            self._answer(conn, conn.context, data)
-
-    def on_close(self, conn: Transport, reason: CloseReason) -> None:
-        """Tell the handler."""
-        ws: Connection = conn.context
-        ws._keeper.drop(ws)
-        ws._opening = ws._left = None
-        messages = ws._messages
-        if messages is not None:
-            if messages.state is not State.CLOSED:
-                messages.receive_eof()
-            self._handler.on_close(ws, messages.code, messages.reason)
-
-    def on_high_water(self, conn: Transport) -> None:
-        """Tell the handler."""
-        self._handler.on_high_water(conn.context)
-
-    def on_drain(self, conn: Transport) -> None:
-        """Tell the handler."""
-        self._handler.on_drain(conn.context)
-
-    def on_error(self, conn: Transport, exc: Exception) -> None:
-        """Tell the handler, and the peer."""
-        ws: Connection = conn.context
-        ws._fail(_INTERNAL_ERROR, "")
-        self._handler.on_error(ws, exc)
-
-    # ---- what connections call ------------------------------------------------------------------
-
-    def message(self, ws: Connection, opcode: int, data: Any) -> None:
-        """A message has come: deliver it, and send the reply."""
-        message = self._text(data) if opcode == TEXT else memoryview(data).toreadonly()
-        reply = self._handler.on_message(ws, message)
-        if reply is None:
-            return
-        if isinstance(reply, self._text_types):
-            ws._post(TEXT, reply.encode() if isinstance(reply, str) else reply)
-        else:
-            ws._post(BINARY, reply)
-
-    def control(self, ws: Connection, is_ping: bool, data: Any) -> None:
-        """A ping or a pong has come."""
-        callback = self._handler.on_ping if is_ping else self._handler.on_pong
-        callback(ws, bytes(data))
-
-    # ---------------------------------------------------------------------------------------------
-
-    def _answer(self, conn: Transport, ws: Connection, answer: Answer) -> None:
+    def _answered(self, conn: Transport, ws: Connection, answer: Answer) -> None:
         conn.send(answer.data)
         keeper = ws._keeper
         keeper.drop(ws)
         if not answer.accepted or answer.request is None:
             conn.close()
             return
-        ws._opened(answer, self._protocol.max_message_size)
+        ws._opened(answer, self._terms.max_message_size, server=True)
         conn.set_protocol(_RAW)
         if keeper.ping.delay:
             keeper.put(ws, keeper.ping)
         self._handler.on_open(ws, answer.request)
-
-    def go_away(self, loop: EventLoop) -> None:
-        """Tell all clients of a loop that the server ends (1001). On its thread."""
-        for ws in self._all(loop):
-            ws._close(1001, "")
 
     def broadcast(self, loop: EventLoop, frame: bytes) -> None:
         """Send a frame to all clients of a loop. On its thread."""
@@ -225,38 +147,3 @@ class Adapter(TransportHandler):
     def _all(self, loop: EventLoop) -> list[Connection]:
         contexts = [conn.context for conn in loop._life.all()]
         return [ws for ws in contexts if isinstance(ws, Connection) and ws._adapter is self]
-
-
-class LoopKeeper(Keeper):
-    """What is to happen when, for the connections of a loop."""
-
-    def __init__(self, loop: EventLoop, protocol: Protocol) -> None:
-        self.handshake = Deadlines(protocol.handshake_timeout, self._no_handshake)
-        self.ping = Deadlines(protocol.ping_interval, self._ping)
-        self.answer = Deadlines(protocol.ping_timeout, self._no_answer)
-        self.closing = Deadlines(loop.options.close_timeout, self._no_close)
-        super().__init__(loop, (self.handshake, self.ping, self.answer, self.closing))
-
-    def _no_handshake(self, ws: Connection) -> None:
-        ws.transport.send(Response(408).encode())
-        ws.transport._close(CloseReason.TIMEOUT)
-
-    def _ping(self, ws: Connection) -> None:
-        if ws.connected:
-            ws._heard = False
-            ws._ping(b"")
-            self.put(ws, self.answer)
-
-    def _no_answer(self, ws: Connection) -> None:
-        if ws._heard or ws._paused:
-            self.put(ws, self.ping)
-        elif ws.connected:
-            ws._fail(_INTERNAL_ERROR, "no answer to a ping")
-            ws.transport._close(CloseReason.TIMEOUT)
-
-    def _no_close(self, ws: Connection) -> None:
-        ws.transport._close(CloseReason.TIMEOUT)
-
-
-def _decode(data: Any) -> str:
-    return str(data, "utf-8")

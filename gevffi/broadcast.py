@@ -17,7 +17,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from gevffi.connection import OPEN, Connection
+from gevffi.connection import Connection
+from gevffi.connection_info import OPEN
 from gevffi.protocol import Protocol, Raw
 from gevffi.sys.reactor import hold, hold_tokens
 

@@ -4,42 +4,24 @@
         client.send(b"hello")
         print(client.receive(timeout=5))
 
-Underneath is an outgoing `Connection` of an `EventLoop` that runs in a thread; what blocks here is
-the caller only. Messages are copied out of the loop's memory into an inbox, as `bytes`, so they
-outlive the loop:
-
-         the loop's thread                                       callers
-    on_message ──copy──▶ | newest | ... | oldest | ──▶ receive
-                         |<-- inbox_limit bytes ->|
-
-When it is full the connection pauses reading and TCP holds the peer back, until half of it has been
-received.
-
-A client has a loop and a thread of its own, which end with it, or shares those of others by
-`loop=`. Its methods may be called from any thread but that of the loop, which they would block.
+Underneath is an outgoing `Connection` of an `EventLoop` that runs in a thread; see `blocking.py`.
+Messages are copied out of the loop's memory, as `bytes`, so they outlive the loop.
 """
 
 from __future__ import annotations
 
 import errno
-import threading
-import weakref
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from gevffi.connection import CloseReason, Connection
+from gevffi.blocking import BlockingClient, Inbox
+from gevffi.connection import Connection
+from gevffi.connection_info import CloseReason
 from gevffi.handler import Handler
 from gevffi.listener import AddressLike
 from gevffi.loop import EventLoop
-from gevffi.options import MIB, Options
+from gevffi.options import MIB
 from gevffi.protocol import Protocol
-from gevffi.timers import check_delay
-
-GRACE = 5.0
-"""Seconds past its time-out after which a loop that has said nothing does not run."""
-OVERHEAD = 64
-"""Bytes a message counts besides its own, so that small ones fill an inbox too."""
 
 
 class ConnectionClosedError(ConnectionError):
@@ -57,7 +39,7 @@ class ConnectionClosedError(ConnectionError):
         return f"the connection has closed: {self.reason.name}"
 
 
-class Client:
+class Client(BlockingClient):
     """A connection to a server, for code that waits. Open once it is made.
 
     Args:
@@ -83,39 +65,12 @@ class Client:
         inbox_limit: int = MIB,
         loop: EventLoop | None = None,
     ) -> None:
-        if inbox_limit < 1:
-            raise ValueError(f"inbox_limit must be at least 1, not {inbox_limit!r}")
-        self._inbox = _Inbox(inbox_limit)
-        self._thread: threading.Thread | None = None
+        super().__init__(_Inbox(inbox_limit), loop)
         self._write_ended = False
-        if loop is None:
-            # Unsent is what callers of `send` are waiting for, and no more. Reading goes on
-            # meanwhile: a server that answers as it reads would otherwise wait for us, and we for
-            # it.
-            loop = EventLoop(Options(write_limit=1 << 30, write_high_water=1 << 30), name="client")
-            # A script that forgets to close must end all the same.
-            self._thread = threading.Thread(target=loop.run, name="gevffi-client", daemon=True)
-            self._thread.start()
-        self._loop = loop
-        try:
-            self._check_thread()
-            self.connection = loop.connect(address, self._inbox, protocol, timeout)
-            """What is underneath, for all that a client has no method for."""
-            self._wait_open(timeout)
-        except BaseException:
-            self._end_loop(0)
-            raise
-        # If it is dropped without `close`, nothing stays behind.
-        forgotten = self.connection.close if self._thread is None else loop.stop
-        self._finalizer = weakref.finalize(self, forgotten)
-
-    def _wait_open(self, timeout: float) -> None:
-        try:
-            if not self._inbox.wait_open(timeout + GRACE):
-                raise TimeoutError(errno.ETIMEDOUT, f"{self._loop.name} does not run")
-        except BaseException:
-            self.connection.abort()
-            raise
+        self.connection = self._connect(
+            lambda loop: loop.connect(address, self._inbox, protocol, timeout), timeout
+        )
+        """What is underneath, for all that a client has no method for."""
 
     def __enter__(self) -> Client:
         return self
@@ -142,7 +97,7 @@ class Client:
         inbox = self._inbox
         taken: list[bool] = []
         self.connection.send(data, lambda _conn: inbox.mark(taken))
-        inbox.wait_taken(taken, timeout)
+        inbox.wait_marked(taken, timeout, "not sent")
 
     def receive(self, timeout: float | None = None) -> Any:
         """Return the next message.
@@ -165,6 +120,7 @@ class Client:
         Otherwise like `receive`.
         """
         self._check_thread()
+        message: tuple[Any, Any]
         message, resume = self._inbox.take(timeout)
         if resume:
             self.connection.resume_reading()
@@ -198,119 +154,28 @@ class Client:
         come in can still be received.
         """
         self._check_thread()
-        self._finalizer.detach()
         self.connection.close()
-        self._end_loop(self._loop.options.close_timeout)
-        self._inbox.wait_closed()
-
-    def _end_loop(self, timeout: float) -> None:
-        if self._thread is not None:
-            self._loop.stop(timeout)
-            self._thread.join()
-
-    def _check_thread(self) -> None:
-        if self._loop.in_loop():
-            raise RuntimeError(f"this would block the thread of {self._loop.name}")
+        self._closed()
 
 
-class _Inbox(Handler):
-    """What the loop's thread tells, and callers wait for."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._changed = threading.Condition()  # guards all of these
-        self._messages: deque[tuple[Any, Any]] = deque()
-        self._size = 0
-        self._full = False  # since then callers have not taken half of it
-        self._open = False
-        self._failure: OSError | None = None
-        self._reason: CloseReason | None = None
-        self._error: Exception | None = None
-
-    # ---- on the loop's thread -------------------------------------------------------------------
+class _Inbox(Inbox, Handler):
+    """An inbox that the connection's callbacks fill."""
 
     def on_connect(self, conn: Connection) -> None:
-        with self._changed:
-            self._open = True
-            self._changed.notify_all()
+        self.opened()
 
     def on_connect_failed(self, conn: Connection, exc: OSError) -> None:
-        with self._changed:
-            self._failure = exc
-            self._changed.notify_all()
+        self.failed(exc)
 
     def on_message(self, conn: Connection, ctx: Any, data: Any) -> None:
         if isinstance(data, (memoryview, bytearray)):
             data = bytes(data)
-        with self._changed:
-            self._messages.append((ctx, data))
-            self._size += _weight(data)
-            full = self._size >= self._limit
-            self._full = self._full or full
-            self._changed.notify_all()
-        if full:  # also if it was: a resume may have been on its way since before
+        # Also if it was full: a resume may have been on its way since before.
+        if self.put((ctx, data), len(data) if type(data) is bytes else 0):
             conn.pause_reading()
 
     def on_error(self, conn: Connection, exc: Exception) -> None:
-        with self._changed:
-            self._error = exc
+        self.raised(exc)
 
     def on_close(self, conn: Connection, reason: CloseReason) -> None:
-        with self._changed:
-            self._reason = reason
-            self._changed.notify_all()
-
-    def mark(self, taken: list[bool]) -> None:
-        """The kernel has taken what a caller waits for."""
-        with self._changed:
-            taken.append(True)
-            self._changed.notify_all()
-
-    # ---- callers --------------------------------------------------------------------------------
-
-    def wait_open(self, timeout: float) -> bool:
-        """Wait until it is open; False when nothing was heard. Raises what connecting failed of."""
-        with self._changed:
-            heard = self._changed.wait_for(lambda: self._open or self._failure, timeout)
-            failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
-        return bool(heard)
-
-    def take(self, timeout: float | None) -> tuple[tuple[Any, Any], bool]:
-        """The oldest message, and whether reading may go on because of that."""
-        with self._changed:
-            self._wait(lambda: self._messages, timeout, "no message")
-            if not self._messages:
-                assert self._reason is not None
-                raise ConnectionClosedError(self._reason) from self._error
-            message = self._messages.popleft()
-            self._size -= _weight(message[1])
-            resume = self._full and self._size <= self._limit // 2
-            if resume:
-                self._full = False
-            return message, resume
-
-    def wait_taken(self, taken: list[bool], timeout: float | None) -> None:
-        """Wait until `mark` was called with this list, or it is clear that it will not be."""
-        with self._changed:
-            self._wait(lambda: taken, timeout, "not sent")
-            if not taken:
-                assert self._reason is not None
-                raise ConnectionClosedError(self._reason) from self._error
-
-    def wait_closed(self) -> None:
-        """Wait for the end."""
-        with self._changed:
-            self._wait(lambda: False, None, "")
-
-    def _wait(self, ready: Callable[[], object], timeout: float | None, what: str) -> None:
-        """Wait until `ready()` or the connection is closed. The caller has the lock."""
-        if timeout is not None:
-            check_delay("timeout", timeout, zero=True)
-        if not self._changed.wait_for(lambda: ready() or self._reason is not None, timeout):
-            raise TimeoutError(errno.ETIMEDOUT, f"{what} within {timeout:g} s")
-
-
-def _weight(data: Any) -> int:
-    return OVERHEAD + (len(data) if type(data) is bytes else 0)
+        self.ended(lambda: ConnectionClosedError(reason))

@@ -8,61 +8,35 @@ here. Its states:
       └────────────────abort(), the peer, an error, a limit─────────────────▶ closed
 
 One that `EventLoop.connect` makes is `connecting` before that; `connector.py` keeps what is asked
-of it until it is open.
+of it until it is open. What it tells of itself is in `connection_info.py`.
 
 `on_close` is called on the way into `closed`, once, unless it never was open. Methods marked "from
 any thread" are queued when another thread calls them, in order, and the loop is woken; the rest
-belongs to the loop, and what would ask C for something (`fileno`, `local_address`,
-`write_buffer_length`) raises RuntimeError elsewhere.
+belongs to the loop.
 """
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from gevffi.connection_info import (
+    CLOSED,
+    CLOSING,
+    CONNECTING,
+    OPEN,
+    CloseReason,
+    ConnectionInfo,
+)
 from gevffi.framing import Framing
 from gevffi.handler import Handler
 from gevffi.protocol import Protocol, Receive, receiver
-from gevffi.sys.sockaddr import Address, decode_sockaddr
+from gevffi.sys.sockaddr import Address
 
 if TYPE_CHECKING:
     from gevffi.loop import EventLoop
-    from gevffi.ringbuf import RingBuffer
     from gevffi.timers import Timer
-
-_serial = count(1)
-
-
-class CloseReason(Enum):
-    """Why a connection closed; what `on_close` is told. Values are those of `gevffi.h`."""
-
-    EOF = 0
-    """The peer ended its side, and all that was to be sent has been sent."""
-    RESET = 1
-    """The peer reset the connection, or vanished while bytes were on their way to it."""
-    LOCAL = 2
-    """`close()` or `abort()` was called here."""
-    IDLE = 3
-    """No byte came or went for `idle_time`."""
-    PROTOCOL_ERROR = 4
-    """The peer sent what its protocol forbids."""
-    FRAME_TOO_LARGE = 5
-    """A frame was, or would have been, over the limit."""
-    SLOW_CONSUMER = 6
-    """Unsent bytes passed `write_limit`."""
-    HANDLER_ERROR = 7
-    """A callback of the handler, or the protocol, raised."""
-    TIMEOUT = 8
-    """The kernel gave up on the peer, or a deadline passed."""
-    SHUTDOWN = 9
-    """The loop or the server stopped."""
-    NO_MEMORY = 10
-    """There was no memory for what had to be kept."""
 
 
 def _discard(conn: Connection, _ctx: Any, data: memoryview) -> None:
@@ -71,31 +45,20 @@ def _discard(conn: Connection, _ctx: Any, data: memoryview) -> None:
         conn._loop._reactor.recount(-1, 0)
 
 
-class Connection:
+class Connection(ConnectionInfo):
     """A connection of a loop. Made by the loop; handlers get it in every callback."""
 
     __slots__ = (
-        "__weakref__",
         "_cutting",
         "_deadline",
-        "_framing",
         "_handler",
-        "_local",
-        "_loop",
         "_on_sent",
         "_packet",
-        "_peer",
-        "_pending_input",
         "_protocol",
         "_receive",
         "_served",
-        "_state",
-        "_token",
         "_unpacker",
-        "_values",
         "_write_ended",
-        "context",
-        "id",
     )
 
     def __init__(
@@ -107,21 +70,11 @@ class Connection:
         protocol: Protocol,
         receive: Receive,
     ) -> None:
-        self.id = next(_serial)
-        """A number no other connection of this process has."""
-        self.context: Any = None
-        """The user's, for whatever belongs to this connection."""
-        self._loop = loop
-        self._token = token
-        self._peer: bytes | Address = peer
-        self._local: Address | None = None
-        self._state = OPEN
+        super().__init__(loop, token, peer)
         self._install(handler, protocol, receive)
         self._cutting = True  # a protocol may take frames: open, and not paused
-        self._pending_input: RingBuffer | None = None
         self._on_sent: deque[tuple[int, Callable[[Connection], object]]] | None = None
         self._deadline: Timer | None = None
-        self._values: dict[str, Any] | None = None
         self._write_ended = False  # by `shutdown_write`
         self._served = False  # one of those that a broadcast to all reaches
 
@@ -135,9 +88,6 @@ class Connection:
         self._framing = protocol if isinstance(protocol, Framing) else None
         # What cuts in Python, so that it can tell when it is not wanted any more.
         self._unpacker = getattr(receive, "__self__", None)
-
-    def __repr__(self) -> str:
-        return f"<Connection {self.id} {self.peer_address}{_STATE_NAMES[self._state]}>"
 
     # ---- sending --------------------------------------------------------------------------------
 
@@ -198,7 +148,9 @@ class Connection:
                     add(self._token, piece)
                 return
         elif self._framing is not None:
-            self._framing.check_reply(memoryview(reply).nbytes)
+            size = memoryview(reply).nbytes
+            if size > self._framing.max_reply:
+                self._framing.check_reply(size)
         add(self._token, reply)
 
     def shutdown_write(self) -> None:
@@ -323,6 +275,7 @@ class Connection:
         self._state = CLOSING
         self._cutting = False
         self._receive = _discard
+        self._loop._delivery.end_run(self)
         self._loop._broadcaster.changed()
 
     def _closed(self) -> None:
@@ -351,94 +304,9 @@ class Connection:
         if waiting:
             reactor.notify(self._token, waiting[0][0])
 
-    # ---- what is known of it --------------------------------------------------------------------
-
-    @property
-    def loop(self) -> EventLoop:
-        """The loop it belongs to."""
-        return self._loop
-
-    @property
-    def connected(self) -> bool:
-        """Whether it is open: neither still connecting, nor closed or about to be."""
-        return self._state == OPEN
-
-    @property
-    def peer_address(self) -> Address:
-        """Who is at the other end (gev: PeerAddr). Known also after the close.
-
-        While it is connecting: what it connects to, which may be a name.
-        """
-        if type(self._peer) is bytes:
-            self._peer = decode_sockaddr(self._peer)
-        return self._peer  # type: ignore[return-value]
-
-    @property
-    def local_address(self) -> Address | None:
-        """Our end; None while it is connecting, or when it is first asked for after the close."""
-        if self._local is None and self._state in (OPEN, CLOSING):
-            borrowed = socket.socket(fileno=self.fileno())
-            try:
-                self._local = Address.of(borrowed.getsockname())
-            finally:
-                borrowed.detach()
-        return self._local
-
-    def fileno(self) -> int:
-        """The descriptor, -1 when there is none.
-
-        It is the loop's: set options on it, but leave its bytes.
-        """
-        if self._state == CLOSED:
-            return -1
-        self._loop.check_thread()
-        return self._loop._reactor.fileno(self._token)
-
-    @property
-    def read_buffer_length(self) -> int:
-        """Bytes of an unfinished frame (gev: ReadBufferLength)."""
-        pending = self._pending_input
-        if pending is not None:
-            return len(pending)
-        if self._framing is None or self._state in (CLOSED, CONNECTING):
-            return 0
-        self._loop.check_thread()
-        return self._loop._reactor.kept(self._token)
-
-    @property
-    def write_buffer_length(self) -> int:
-        """Unsent bytes that wait for the peer (gev: WriteBufferLength)."""
-        if self._state == CLOSED:
-            return 0
-        self._loop.check_thread()
-        if self._state == CONNECTING:
-            return self._loop._connector.pending[self].queued
-        return self._loop._reactor.pending(self._token)
-
-    # ---- gev's key-value context ----------------------------------------------------------------
-
-    def set(self, key: str, value: Any) -> None:
-        """Keep `value` under `key` (gev: Set)."""
-        if self._values is None:
-            self._values = {}
-        self._values[key] = value
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """What was kept under `key`, or `default` (gev: Get)."""
-        return default if self._values is None else self._values.get(key, default)
-
-    def delete(self, key: str) -> None:
-        """Forget what was kept under `key`, if anything (gev: Delete)."""
-        if self._values is not None:
-            self._values.pop(key, None)
-
 
 def _own(data: Any, packet: Callable[[Connection, Any], Any] | None) -> Any:
     """`data` as it may wait: a copy, unless nobody can change it or only `packet` knows how."""
     if packet is None or isinstance(data, (bytearray, memoryview)):
         return bytes(memoryview(data))
     return data
-
-
-OPEN, CLOSING, CLOSED, CONNECTING = range(4)
-_STATE_NAMES = ("", " closing", " closed", " connecting")

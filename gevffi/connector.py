@@ -30,7 +30,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gevffi.connection import CONNECTING, OPEN, CloseReason, Connection
+from gevffi.connection import Connection
+from gevffi.connection_info import CONNECTING, OPEN, CloseReason
 from gevffi.handler import Handler
 from gevffi.listener import AddressLike, parse_address, set_tcp_options
 from gevffi.protocol import Protocol, receiver

@@ -13,7 +13,7 @@ ends the loop over it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from gevffi.connection import Connection
 
 Failed = Callable[["Connection", Exception], None]
+
+_MEASURED = frozenset((bytes, bytearray, memoryview))
+"""Types whose lengths are bytes if their sum is. Others need not have as many bytes as items: an
+array of seven rows without columns, and a float behind it, add up to the eight bytes of the float.
+"""
 
 
 class Delivery:
@@ -56,7 +61,7 @@ class Delivery:
         self.switched: dict[Connection, int] = {}
         # The run under way: its connection, all starts, the ends that are left and an iterator over
         # them, the index after its last frame, and where in the arena that frame ends.
-        self._run: tuple[Connection, list[int], list[int], Any, int, int] | None = None
+        self._run: tuple[Connection, Sequence[int], list[int], Any, int, int] | None = None
 
     def frames(self, count: int) -> None:
         """Deliver reads as they are."""
@@ -111,26 +116,47 @@ class Delivery:
                     reactor.unread_arena(conn._token, lists[0][first] - lead, end_of_last)
                 reactor.recount(first - last, 0)
                 continue
+            if batches:
+                starts, ends = arrays
+                self._batch(conn, Batch(view, starts[first:last], ends[first:last]))
+                continue
             replies = outbox.replies_of(conn)
+            starts, left = lists[0], [*lists[1][first:last]]
+            following = iter(left)
+            self._run = (conn, starts, left, following, last, end_of_last)
+            data = raw if conn._framing.as_bytes else view
+            receive = conn._receive  # for all of the run: see `end_run`
             try:
-                if batches:
-                    batch = Batch(view, arrays[0][first:last], arrays[1][first:last])
-                    _answer(conn, batch, replies)
-                else:
-                    starts, left = lists[0], lists[1][first:last]
-                    following = iter(left)
-                    self._run = (conn, starts, left, following, last, end_of_last)
-                    data = raw if conn._framing.as_bytes else view
-                    for start, end in zip(starts[first:last], following):  # noqa: B905 - it may shrink
-                        reply = conn._receive(conn, None, data[start:end])
-                        if reply is not None:
-                            replies.append(reply)
+                for start, end in zip(starts[first:last], following):  # noqa: B905 - it may shrink
+                    message = data[start:end]
+                    reply = receive(conn, None, message)
+                    if reply is None:
+                        continue
+                    if reply is message or type(reply) is bytes or outbox.is_fixed(reply):
+                        replies.append(reply)
+                    else:  # its owner may change it
+                        conn._send_packet(reply)
             except Exception as exc:
                 self._commit(conn)
                 self._failed(conn, exc)
             else:
                 self._commit(conn)
             self._run = None
+
+    def _batch(self, conn: Any, batch: Batch) -> None:
+        try:
+            reply = conn._handler.on_batch(conn, batch)
+            several = isinstance(reply, (list, tuple))
+            if type(reply) is Batch or (several and _MEASURED.issuperset(map(type, reply))):
+                self._outbox.replies_of(conn).extend(reply)
+                self._outbox.commit()
+            elif several:
+                for each in reply:
+                    conn._send_packet(each)
+            elif reply is not None:
+                conn._send_packet(reply)
+        except Exception as exc:
+            self._failed(conn, exc)
 
     def _lead(self, conn: Any) -> int:
         """What stands in front of the payloads that were cut of a connection in this turn."""
@@ -148,35 +174,39 @@ class Delivery:
             if region is None:
                 self._reactor.recount(-1, 0)
                 continue
-            replies = self._outbox.replies_of(conn)
             end = start + size
+            if conn._handler.on_batch is not None:
+                one = memoryview(bytearray(8)).cast("i")
+                one[0], one[1] = start, end
+                one = one.toreadonly()
+                self._batch(conn, Batch(region.root(), one[:1], one[1:]))
+                continue
             try:
-                if conn._handler.on_batch is None:
-                    data = region.buffer if conn._framing.as_bytes else region.root()
-                    reply = conn._receive(conn, None, data[start:end])
-                    if reply is not None:
-                        replies.append(reply)
-                else:
-                    one = memoryview(bytearray(8)).cast("i")
-                    one[0], one[1] = start, end
-                    one = one.toreadonly()
-                    _answer(conn, Batch(region.root(), one[:1], one[1:]), replies)
+                data = region.buffer if conn._framing.as_bytes else region.root()
+                reply = conn._receive(conn, None, data[start:end])
+                if reply is not None:
+                    conn._send_packet(reply)
             except Exception as exc:
                 self._failed(conn, exc)
-            self._commit(conn)
 
-    def give_back(self, conn: Connection) -> None:
-        """End the run under way, if it is this connection's, and have the rest of it cut again."""
+    def end_run(self, conn: Connection) -> int:
+        """End the run under way, if it is this connection's; return how many frames are dropped."""
         run = self._run
         if run is None or run[0] is not conn:
-            return
-        _conn, starts, left, following, last, end_of_last = run
+            return 0
         self._run = None
-        count = length_hint(following)
-        left.clear()
-        if count:
+        count = length_hint(run[3])
+        run[2].clear()
+        self._reactor.recount(-count, 0)
+        return count
+
+    def give_back(self, conn: Connection) -> None:
+        """The same, and have the rest of the run cut again."""
+        run = self._run
+        count = self.end_run(conn)
+        if run is not None and count:
+            _conn, starts, _left, _following, last, end_of_last = run
             lead = conn._framing.lead  # type: ignore[union-attr]
-            self._reactor.recount(-count, 0)
             self._reactor.unread_arena(conn._token, starts[last - count] - lead, end_of_last)
 
     def _commit(self, conn: Connection) -> None:
@@ -184,13 +214,3 @@ class Delivery:
             self._outbox.commit()
         except Exception as exc:
             self._failed(conn, exc)
-
-
-def _answer(conn: Any, batch: Batch, replies: list[Any]) -> None:
-    reply = conn._handler.on_batch(conn, batch)
-    if reply is None:
-        return
-    if type(reply) is Batch or isinstance(reply, (list, tuple)):
-        replies.extend(reply)
-    else:
-        conn._send_packet(reply)

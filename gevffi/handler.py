@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gevffi.batch import Batch
-    from gevffi.connection import CloseReason, Connection
+    from gevffi.connection import Connection
+    from gevffi.connection_info import CloseReason
 
 logger = logging.getLogger("gevffi")
 
@@ -82,6 +83,9 @@ class Handler:
 
     def on_drain(self, conn: Connection) -> None:
         """Unsent output is down to half of `write_high_water`; reading goes on."""
+
+    def on_stop(self, conn: Connection) -> None:
+        """The loop stops, and closes this connection next: the time for last words to the peer."""
 
     def on_error(self, conn: Connection, exc: Exception) -> None:
         """A callback or the protocol raised `exc`. The connection is being closed.

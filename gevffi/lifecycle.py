@@ -17,7 +17,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gevffi.connection import CLOSING, OPEN, CloseReason, Connection
+from gevffi.connection import Connection
+from gevffi.connection_info import CLOSING, OPEN, CloseReason
 from gevffi.protocol import FrameTooLargeError, ProtocolError
 from gevffi.stats import Counters
 from gevffi.sys.reactor import Change, Reactor

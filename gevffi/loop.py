@@ -28,7 +28,8 @@ from typing import Any
 from gevffi.acceptor import Acceptor
 from gevffi.arena import Arena
 from gevffi.broadcast import Broadcaster
-from gevffi.connection import CloseReason, Connection
+from gevffi.connection import Connection
+from gevffi.connection_info import CloseReason
 from gevffi.connector import Connector
 from gevffi.delivery import Delivery
 from gevffi.framing import Framing
@@ -137,8 +138,8 @@ class EventLoop:
         """End `run`. From any thread; harmless when repeated, the shorter timeout counts.
 
         Listeners stop accepting and every connection closes as by `close()`, with
-        `CloseReason.SHUTDOWN`. Connections that have not taken what was unsent within `timeout`
-        seconds are aborted.
+        `CloseReason.SHUTDOWN`, after `on_stop` of its handler. Connections that have not taken what
+        was unsent within `timeout` seconds are aborted.
         """
         check_delay("timeout", timeout, zero=True)
         self.call_soon_threadsafe(self._stop, timeout)
@@ -156,6 +157,8 @@ class EventLoop:
         self._acceptor.close()
         self._connector.close()
         for conn in self._life.all():
+            if conn.connected:
+                self._life.guard(conn, conn._handler.on_stop)
             conn._close(CloseReason.SHUTDOWN)
         self.call_later(timeout, self._give_up)
 

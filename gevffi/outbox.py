@@ -15,7 +15,6 @@ the run has ended or something else is to be sent.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from operator import iconcat
 from typing import TYPE_CHECKING, Any
@@ -66,16 +65,17 @@ class Outbox:
         if not replies or conn is None:
             return
         # There may be no framing any more, by `set_protocol` in the middle of the run.
-        limit = LARGE if conn._packet is None else -1
+        limit = LARGE - 1 if conn._packet is None else -1
         if conn._framing is not None:
-            limit = conn._framing.max_reply
-        joined = None
-        with contextlib.suppress(TypeError):
-            sizes = list(map(len, replies))
-            most = max(sizes)
-            if most < LARGE and most <= limit:
-                joined = b"".join(replies)
-        if joined is not None and len(joined) == sum(sizes):
+            limit = min(limit, conn._framing.max_reply)
+        try:
+            sizes = [*map(len, replies)]
+            size = sum(sizes)
+            fit = size <= limit or max(sizes) <= limit
+            joined = b"".join(replies) if fit else None
+        except TypeError:  # one has no length, or is not bytes-like
+            joined = None
+        if joined is not None and len(joined) == size:
             replies.clear()
             self.blob.extend(joined)
             self.pieces.append(conn._token + SEND_RUN)
@@ -110,14 +110,17 @@ class Outbox:
         if len(self.blob) > _FLUSH_AT:
             self.flush()
 
+    def is_fixed(self, data: Any) -> bool:
+        """Whether these are bytes that nobody can change."""
+        if type(data) is memoryview:
+            data = data.obj
+        return data is self._arena.region.buffer or type(data) is bytes
+
     def add_large(self, token: int, data: Any) -> None:
         """Send `data` by pointer."""
+        fixed = self.is_fixed(data)
         if type(data) is memoryview:
-            owner = data.obj
-            fixed = owner is self._arena.region.buffer or type(owner) is bytes
             data = memoryview(data)  # the caller may release its own
-        else:
-            fixed = type(data) is bytes
         try:
             base = hold(data)
         except (BufferError, ValueError):  # it does not lie in one piece

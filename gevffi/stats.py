@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gevffi.connection import CloseReason
+from gevffi.connection_info import CloseReason
 from gevffi.sys.reactor import TURN_BOUNDS, ReactorStats
 
 _REASONS = tuple(CloseReason)

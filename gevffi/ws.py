@@ -1,4 +1,4 @@
-"""WebSockets (RFC 6455, RFC 7692): a server that is ready, and what it is made of.
+"""WebSockets (RFC 6455, RFC 7692): a server that is ready, clients, and what they are made of.
 
     from gevffi import ws
 
@@ -9,7 +9,8 @@
     ws.Server(Echo(), "127.0.0.1:9001").start()
 
 `Handler` is what one writes, `Server` what one starts, `Connection` what one gets. `Upgrader` has
-hooks for the opening handshake, and for answering plain HTTP from the same port.
+hooks for the opening handshake, and for answering plain HTTP from the same port. `connect` makes a
+connection of a client, on a loop and with the same `Handler`; `Client` is one that blocks.
 """
 
 from __future__ import annotations
@@ -19,21 +20,28 @@ from collections.abc import Iterable
 from typing import Any
 
 from gevffi import server as _server
+from gevffi._ws_client import Client, ConnectionClosedError
+from gevffi._ws_connect import HandshakeError, Opened
 from gevffi._ws_connection import Connection, broadcast, encode
+from gevffi._ws_connector import connect
 from gevffi._ws_deflate import Deflate
 from gevffi._ws_handler import Handler
 from gevffi._ws_handshake import Upgrader
 from gevffi._ws_http import Headers, Request, Response
 from gevffi._ws_rules import RefuseError
-from gevffi._ws_server import Adapter, Protocol
+from gevffi._ws_server import Protocol, ServerAdapter
 from gevffi.balance import Balance, Select
 from gevffi.listener import AddressesLike
 
 __all__ = [
+    "Client",
     "Connection",
+    "ConnectionClosedError",
     "Deflate",
     "Handler",
+    "HandshakeError",
     "Headers",
+    "Opened",
     "Protocol",
     "RefuseError",
     "Request",
@@ -41,6 +49,7 @@ __all__ = [
     "Server",
     "Upgrader",
     "broadcast",
+    "connect",
 ]
 
 _OURS = frozenset(inspect.signature(Protocol).parameters)
@@ -71,7 +80,7 @@ class Server(_server.Server):
         if not isinstance(handler, Handler):
             raise TypeError(f"handler must be a gevffi.ws.Handler, not {handler!r}")
         protocol = Protocol(**{name: options.pop(name) for name in _OURS & options.keys()})
-        self._adapter = Adapter(handler, protocol)
+        self._adapter = ServerAdapter(handler, protocol)
         super().__init__(self._adapter, address, protocol=protocol, balance=balance, **options)
 
     def broadcast(  # type: ignore[override]
@@ -94,8 +103,3 @@ class Server(_server.Server):
                 self._adapter.broadcast(loop, frame)
             else:
                 loop.call_soon_threadsafe(self._adapter.broadcast, loop, frame)
-
-    def _stop_loops(self, timeout: float) -> None:
-        for loop in self.loops:
-            loop.call_soon_threadsafe(self._adapter.go_away, loop)
-        super()._stop_loops(timeout)

@@ -57,6 +57,7 @@ def test_one_call_for_all_frames_of_a_read() -> None:
         (lambda batch: [], b""),
         (lambda batch: [b"no", bytearray(b"yes")], framed(b"no", b"yes")),
         (lambda batch: (b"tu", memoryview(b"ple")), framed(b"tu", b"ple")),
+        (lambda batch: [np.zeros((7, 0)), np.ones(1)], framed(b"", np.ones(1).tobytes())),
         (lambda batch: batch, framed(b"one", b"two", b"three")),
         (lambda batch: batch[1:], framed(b"two", b"three")),
         (lambda batch: b"single", framed(b"single")),

@@ -13,10 +13,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks import chart, idle, process, registry, report, run, terminal
-from benchmarks.cases import CASES, IDLE_CASES, Case
-from benchmarks.samples import IdleSample, Sample
-from benchmarks.summary import Spread, shortfalls, summarise, summarise_idle
+from benchmarks import build, chart, growth, idle, process, registry, report, run, terminal
+from benchmarks.cases import CASES, GROWTH_CASES, IDLE_CASES, Case, GrowthCase
+from benchmarks.errors import BenchmarkError
+from benchmarks.samples import GrowthSample, IdleSample, Sample
+from benchmarks.summary import (
+    Spread,
+    shortfalls,
+    summarise,
+    summarise_growth,
+    summarise_idle,
+)
 
 
 def test_a_peer_that_is_not_there_says_why() -> None:
@@ -64,6 +71,46 @@ def test_idle_connections_need_files() -> None:
     assert idle.connections_allowed(15_000, 1_024) == 824
 
 
+# ---- growth ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", GROWTH_CASES.values(), ids=list(GROWTH_CASES))
+def test_a_growth_case_names_peers_that_there_are(case: GrowthCase) -> None:
+    assert set(case.peers) <= set(registry.PEERS)
+    assert list(case.counts) == sorted(set(case.counts))
+
+
+@pytest.mark.parametrize("peer", GROWTH_CASES["timers"].peers)
+def test_a_turn_is_measured_beside_timers(peer: str) -> None:
+    if (why := registry.PEERS[peer].absent()) is not None:
+        pytest.skip(why)
+    case = GROWTH_CASES["timers"]
+    cores = process.Cores.available()
+    found = growth.run_growth(case, [peer], 1, (0, 50), 0.05, cores, lambda words: None)
+    assert [(s.peer, s.round, s.count) for s in found] == [(peer, 0, 0), (peer, 0, 50)]
+    for sample in found:
+        assert set(sample.figures) == set(case.figures)
+        assert min(sample.figures.values()) > 0
+
+
+@pytest.mark.parametrize("peer", GROWTH_CASES["idle-timers"].peers)
+def test_an_echo_is_measured_beside_silent_connections(peer: str) -> None:
+    build.build("echoload")
+    case = GROWTH_CASES["idle-timers"]
+    cores = process.Cores.available()
+    found = growth.run_growth(case, [peer], 1, (5, 20), 0.05, cores, lambda words: None)
+    assert [(s.peer, s.round, s.count) for s in found] == [(peer, 0, 5), (peer, 0, 20)]
+    for sample in found:
+        assert set(sample.figures) == set(case.figures)
+        assert sample.figures["turn_us"] > 0
+
+
+def test_timers_that_fail_say_why() -> None:
+    cores = process.Cores.available()
+    with pytest.raises(BenchmarkError, match="no such loop: trio"):
+        growth.measure_growth(GROWTH_CASES["timers"], "trio", 0, (0,), 0.05, cores)
+
+
 # ---- statistics and reports --------------------------------------------------------------------
 
 
@@ -88,7 +135,23 @@ def made_up() -> report.Results:
     machine: dict[str, object] = {"cpu": "CPU", "cores": 2, "kernel": "Linux", "python": "CPython"}
     options: dict[str, object] = {"rounds": 3, "seconds": 1.0}
     absent = {"asyncio": "no [such] module"}
-    return report.Results(machine, "cmd", options, absent, ["a note"], samples, idle_samples)
+    return report.Results(
+        machine, "cmd", options, absent, ["a note"], samples, idle_samples, grown()
+    )
+
+
+def grown() -> list[GrowthSample]:
+    """Three rounds of timers: a second one is dearer than the first, and none is the cheapest."""
+    costs = {0: (1.0, 1.0, 1.0), 1000: (2.0, 2.0, 4.0), 100_000: (2.0, 3.0, 6.0)}
+    return [
+        GrowthSample(
+            *("timers", peer, number, count),
+            {"turn_us": cost, "add_us": number + 1.5, "cancel_us": 0.25, "fire_us": 0.5},
+        )
+        for peer in ("asyncio", "gevffi")
+        for count in sorted(costs, reverse=True)
+        for number, cost in enumerate(costs[count])
+    ]
 
 
 def test_a_spread_is_median_and_ends() -> None:
@@ -142,11 +205,25 @@ def test_an_idle_server_must_be_small_and_quiet() -> None:
     assert other.met is None
 
 
+def test_growth_is_measured_against_the_fewest_there_are_any_of() -> None:
+    lines = summarise_growth(GROWTH_CASES["timers"], grown())
+    assert [(line.peer, line.count, line.met) for line in lines] == [
+        *(("gevffi", 0, None), ("gevffi", 1000, None), ("gevffi", 100_000, False)),
+        *(("asyncio", 0, None), ("asyncio", 1000, None), ("asyncio", 100_000, None)),
+    ]
+    assert [line.growth for line in lines[:3]] == [None, None, Spread(1.5, 1.0, 1.5)]
+    assert lines[1].figures["turn_us"] == Spread(2.0, 2.0, 4.0)
+    assert lines[1].rounds == 3
+
+
 def test_what_falls_short_is_said() -> None:
     results = made_up()
-    assert results.shortfalls() == ["100x64B: 0.800x of c-epoll, target 0.97x"]
+    assert results.shortfalls() == [
+        "100x64B: 0.800x of c-epoll, target 0.97x",
+        "timers: 1.50x the CPU of a turn beside 100,000 timers, at most 1.25x",
+    ]
     sample = IdleSample("idle", "gevffi", 1000, 1_000_000, 1.0, 2.0)
-    assert shortfalls([], summarise_idle(IDLE_CASES["idle"], [sample])) == [
+    assert shortfalls([], summarise_idle(IDLE_CASES["idle"], [sample]), []) == [
         "idle: 1000 bytes a connection (at most 640), 50.00% of a core (at most 0.1%)"
     ]
 
@@ -168,10 +245,17 @@ def test_the_report_is_written(tmp_path: Path) -> None:
         *(("100x64B", peer) for peer in ("gevffi", "c-epoll", "uvloop")),
         *(("idle", peer) for peer in ("gevffi", "uvloop")),
         ("ws-idle", "picows"),
+        *(("timers", "gevffi"),) * 3,
+        *(("timers", "asyncio"),) * 3,
     ]
     assert float(rows[2]["ratio_median"]) == pytest.approx(1.2)
     assert rows[3]["idle_bytes_per_connection"] == "500.0"
-    assert [row["met"] for row in rows[3:]] == ["True", "", ""]
+    assert [row["met"] for row in rows[3:6]] == ["True", "", ""]
+    assert [row["count"] for row in rows[5:9]] == ["", "0", "1000", "100000"]
+    assert [row["growth_median"] for row in rows[6:9]] == ["", "", "1.5"]
+    assert (rows[8]["turn_us_max"], rows[8]["target"], rows[8]["met"]) == ("6.0", "1.25", "False")
+    assert len(everything["growth"]["samples"]) == 18
+    assert everything["growth"]["summary"][2]["growth"]["median"] == 1.5
 
     table = (folder / "table.md").read_text()
     assert "| uvloop Protocol | 10.00 (6.00-12.00) |" in table
@@ -179,15 +263,18 @@ def test_the_report_is_written(tmp_path: Path) -> None:
     assert "| picows on uvloop | 1,000 | 28,000 | 0.00% |" in table.split("**ws-idle**")[1]
     assert "* short of target: 100x64B: 0.800x of c-epoll" in table
     assert "* not measured: asyncio (no [such] module)" in table
-    widths = {line.count("|") for line in table.split("**idle**")[0].splitlines() if "|" in line}
-    assert len(widths) == 1
+    assert "| gevffi | 100,000 | 3.00 (2.00-6.00) |" in table
+    assert "| **1.50x** (1.00-1.50) | 1.25x short |" in table
+    for part in (table.split("**idle**")[0], table.split("**timers**")[1]):
+        assert len({line.count("|") for line in part.splitlines() if "|" in line}) == 1
 
 
 def test_the_terminal_shows_everything() -> None:
     out = io.StringIO()
     terminal.show(Console(file=out, width=80), made_up())
     shown = out.getvalue()
-    for words in ("5.00-10.00", "1.20-2.00", "short", "no [such] module", "a note", "0.800x"):
+    seen = ("5.00-10.00", "1.20-2.00", "short", "no [such] module", "a note", "0.800x", "100,000")
+    for words in seen:
         assert words in shown
     assert "\N{HORIZONTAL ELLIPSIS}" not in shown
 
@@ -232,6 +319,14 @@ def test_a_run_from_end_to_end(case: str, peers: list[str], tmp_path: Path) -> N
     ]
     samples = json.loads((tmp_path / "results.json").read_text())["samples"]
     assert {(s["case"], s["peer"]) for s in samples} == {(case, peer) for peer in peers}
+
+
+def test_a_run_beside_timers_from_end_to_end(tmp_path: Path) -> None:
+    result = benchmarks("--quick", "--case=timers", "--peer=gevffi", f"--output={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "results.json").read_text())["growth"]
+    assert [line["count"] for line in found["summary"]] == [0, 1000, 10_000, 100_000]
+    assert found["summary"][-1]["growth"]["median"] > 0
 
 
 def test_a_run_with_nothing_to_do_fails(tmp_path: Path) -> None:

@@ -132,6 +132,31 @@ def test_several_loops(more: list[str]) -> None:
         assert (process.returncode, out, errors) == (0, "", "")
 
 
+# For each protocol: messages, one that is too long, and what comes back of two and a half messages.
+PROTOCOLS = {
+    "raw": (b"a\n\0\0", b"", b"a\n\0\0"),
+    "lines": (b"one\n\nthree", b"x" * 65537, b"one\n\n"),
+    "length-prefixed": (b"\0\0\0\3one\0\0\0\0\0\x11", b"\0\0", b"\0\0\0\3one\0\0\0\0"),
+}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_a_message_is(protocol: str) -> None:
+    stream, rest, answer = PROTOCOLS[protocol]
+    with echo("--protocol", protocol) as (process, address):
+        with socket.create_connection(address, PATIENCE) as sock:
+            sock.sendall(stream)
+            sock.shutdown(socket.SHUT_WR)
+            assert receive_all(sock) == answer
+        with socket.create_connection(address, PATIENCE) as sock:
+            sock.sendall(stream)
+            assert receive_exactly(sock, len(answer)) == answer
+            if rest:
+                sock.sendall(rest)
+                assert receive_all(sock) == b""  # it is too long, and that closes
+        assert process.poll() is None
+
+
 def test_metrics_are_where_it_says() -> None:
     with echo("--metrics-address", "127.0.0.1:0") as (process, address):
         assert process.stdout is not None
@@ -195,6 +220,7 @@ def test_the_command_line_explains_itself() -> None:
     assert "127.0.0.1:1833" in done.stdout
     assert run().returncode == 2
     assert run("echo", "--loops", "two").returncode == 2
+    assert run("echo", "--protocol", "words").returncode == 2
 
 
 def test_ws_echo() -> None:

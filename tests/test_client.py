@@ -30,7 +30,7 @@ from gevffi import (
     ReadBuffer,
     Server,
 )
-from gevffi import client as module
+from gevffi import blocking as module
 
 
 @pytest.fixture

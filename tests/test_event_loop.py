@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import queue
@@ -12,9 +13,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from helpers import PATIENCE, Background, Echo, receive_exactly, wait
+from helpers import (
+    PATIENCE,
+    Background,
+    Echo,
+    connect,
+    receive_all,
+    receive_exactly,
+    serving,
+    wait,
+)
 
-from gevffi import CloseReason, EventLoop, Options, Raw
+from gevffi import CloseReason, Connection, EventLoop, Options, Raw
 from gevffi.protocol import receiver
 from gevffi.timers import Timer, TimerQueue
 
@@ -69,6 +79,26 @@ def test_stop_from_its_own_thread_and_more_than_once() -> None:
     loop.call_soon_threadsafe(loop.stop)
     loop.run()
     loop.stop()
+
+
+def test_last_words_go_out_before_it_stops(caplog: pytest.LogCaptureFixture) -> None:
+    """And one whose callback raises does not keep the others from them."""
+
+    class Polite(Echo):
+        def on_stop(self, conn: Connection) -> None:
+            conn.send(b"bye")
+            if conn.context == "bad":
+                raise ZeroDivisionError
+
+    handler = Polite()
+    with serving(handler) as server, contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(connect(server)) for _ in range(3)]
+        handler.next("connect").conn.context = "bad"
+        server.stop()
+        assert [receive_all(sock) for sock in socks] == [b"bye"] * 3
+    reasons = sorted(handler.until("close").value.name for _ in socks)
+    assert reasons == ["HANDLER_ERROR", "SHUTDOWN", "SHUTDOWN"]
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_wrong_timeout_of_stop_is_refused(running: Running) -> None:

@@ -9,12 +9,15 @@ import runpy
 import socket
 import struct
 import subprocess
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from helpers import PATIENCE, Background, receive_all, receive_exactly
 from running_examples import EXAMPLES, ROOT, command, running
+from ws_helpers import Recorder
+from ws_helpers import serving as ws_serving
 
 from gevffi.protobuf import pack_message
 
@@ -66,6 +69,59 @@ def test_send_async_answers_from_other_threads() -> None:
         assert {line() for _ in texts} == wanted
         for _ in texts:
             example.until("sent to")
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_wscat_sends_lines_and_shows_messages(who: str) -> None:
+    handler = Recorder()
+    with ws_serving(handler) as server:
+        process = subprocess.Popen(
+            command("wscat.py", f"ws://{server.address}/"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        watchdog = threading.Timer(2 * PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"connected to ws://{server.address}/\n"
+            process.stdin.write("hé\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "hé\n"
+            conn, _ = handler.next("open")
+            if who == "server":
+                conn.send_binary(b"123")
+                conn.close(4000, "enough")
+                assert process.stdout.readline() == "3 bytes\n"
+                assert process.stderr is not None
+                assert process.stderr.read() == "wscat: the connection has closed: 4000 enough\n"
+            else:
+                process.stdin.close()
+            assert process.wait(PATIENCE) == (1 if who == "server" else 0)
+        finally:
+            watchdog.cancel()
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
+
+
+def test_wscat_says_what_is_wrong() -> None:
+    done = subprocess.run(
+        command("wscat.py", "http://a/"),
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("wscat: url must begin with ws:")
 
 
 def test_protocol_frames() -> None:

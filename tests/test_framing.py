@@ -172,6 +172,25 @@ def test_replies_of_every_type_and_size(kind: str, size: int) -> None:
         assert receive_exactly(client.sock, 4 + size) == length()(body)
 
 
+class Miscounts(bytes):
+    def __len__(self) -> int:
+        return 5
+
+
+def test_replies_whose_lengths_are_not_bytes_but_add_up() -> None:
+    """The first has seven rows of nothing, the second one item of eight bytes: eight and eight."""
+    replies: dict[bytes, Any] = {
+        b"1": np.zeros((7, 0)),
+        b"2": np.ones(1),
+        b"3": Miscounts(b"seven.."),
+        b"4": Miscounts(b"iii"),
+    }
+    wanted = b"".join(length()(memoryview(reply).tobytes()) for reply in replies.values())
+    with pieces(Recorder(lambda data: replies[bytes(data)]), LengthPrefixed()) as client:
+        client.send(b"".join(map(length(), replies)))
+        assert receive_exactly(client.sock, len(wanted)) == wanted
+
+
 @pytest.mark.parametrize("size", [256, 9000])
 def test_a_reply_that_does_not_fit(size: int) -> None:
     handler = Recorder(lambda data: bytes(size) if data == b"big" else data)
@@ -397,3 +416,33 @@ def test_random_frames_in_random_pieces(data: st.DataObject) -> None:
             client.send(stream[start:end_])
         assert receive_exactly(client.sock, len(stream)) == stream
         assert [handler.next("message").value[1] for _ in payloads] == payloads
+
+
+def test_a_handler_may_reuse_the_buffer_of_its_reply() -> None:
+    """Also where the next message of the same read follows at once."""
+    buffer = bytearray(4)
+
+    def reply(data: Any) -> Any:
+        buffer[:] = bytes(data)[::-1]
+        return {b"a": buffer, b"b": memoryview(buffer), b"c": np.frombuffer(buffer, np.uint8)}[
+            bytes(data[:1])
+        ]
+
+    frames = [b"a123", b"a456", b"b123", b"b456", b"c123", b"c456", b"a789"]
+    with pieces(Recorder(reply), LengthPrefixed()) as client:
+        client.send(b"".join(map(length(), frames)))
+        expected = b"".join(length()(frame[::-1]) for frame in frames)
+        assert receive_exactly(client.sock, len(expected)) == expected
+
+
+def test_frames_behind_a_close_are_not_counted() -> None:
+    class Closing(Echo):
+        def on_message(self, conn: Connection, ctx: Any, data: Any) -> Any:
+            conn.close()
+            return data
+
+    with serving(Closing(), protocol=LengthPrefixed()) as server, connect(server) as sock:
+        (loop,) = server.loops
+        sock.sendall(length()(b"x") * 9)
+        assert receive_all(sock) == length()(b"x")
+    assert loop.stats().messages_received == 1

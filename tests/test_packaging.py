@@ -9,7 +9,7 @@ from pathlib import Path
 
 import gevffi
 from gevffi._ffi import lib
-from gevffi.connection import CloseReason
+from gevffi.connection_info import CloseReason
 
 ROOT = Path(__file__).parent.parent
 

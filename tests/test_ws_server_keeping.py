@@ -158,6 +158,20 @@ def test_pausing_within_a_read_loses_and_delivers_nothing() -> None:
         assert handler.next("close")[1] == (1000, "")
 
 
+def test_the_end_behind_a_pause() -> None:
+    """What came before it is delivered all the same."""
+    handler = Recorder(pause)
+    with serving(handler) as server, opened(server) as sock:
+        sock.sendall(HELLO * 3 + CLOSE)
+        sock.shutdown(socket.SHUT_WR)
+        conn, _ = handler.next("open")
+        for _ in range(3):
+            handler.next("message")
+            conn.loop.call_soon_threadsafe(conn.resume_reading)
+        assert receive_all(sock) == HELLO_BACK * 3 + CLOSE_BACK
+        assert handler.next("close")[1] == (1000, "")
+
+
 def test_a_bad_frame_behind_a_pause() -> None:
     handler = Recorder(pause)
     with serving(handler) as server, opened(server) as sock:

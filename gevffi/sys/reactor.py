@@ -15,9 +15,10 @@ import os
 import threading
 import weakref
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntFlag
-from functools import partial
+from functools import lru_cache, partial
+from struct import Struct
 from typing import Any, NamedTuple
 
 from gevffi._ffi import ffi, lib
@@ -37,6 +38,9 @@ lives, whose `len` is its size in bytes."""
 
 hold_tokens: Callable[[array[int]], Any] = partial(ffi.from_buffer, _INT64S)
 """The same for an `array("q")` of tokens, for `Reactor.broadcast`; `len` is their number."""
+
+_int32s = lru_cache(maxsize=256)(lambda count: Struct(f"{count}i"))
+_pack_int64s = lru_cache(maxsize=256)(lambda count: Struct(f"{count}q").pack)
 
 MORE: int = lib.GEV_MORE
 """In what `Reactor.poll` returns: there is more than frames and runs."""
@@ -136,8 +140,7 @@ class Reactor:
         self._pool = pool  # the C loop takes rings from it for as long as it lives
         loop = self._loop = ffi.gc(out[0], lib.gev_loop_close)
         turn = self._turn = lib.gev_loop_turn(loop)
-        frames = ffi.buffer(turn.frames, 2 * 3 * max_events * ffi.sizeof("int32_t"))
-        self._frames = memoryview(frames).cast("B").cast("i")
+        self._frames = ffi.buffer(turn.frames, 2 * 3 * max_events * ffi.sizeof("int32_t"))
         self._changes = (turn.change_slot, turn.change_what, turn.change_reason)
         self._send = partial(lib.gev_loop_send, loop)
         self.poll: Callable[[int, int], int] = partial(lib.gev_loop_poll, loop)
@@ -166,19 +169,24 @@ class Reactor:
 
     def frames(self, count: int) -> Iterable[tuple[int, int, int]]:
         """The turn's frames: slot, and where in the arena it starts and ends."""
-        numbers = iter(self._frames[: 3 * count].tolist())
+        numbers = iter(_int32s(3 * count).unpack_from(self._frames))
         return zip(numbers, numbers, numbers)  # noqa: B905 - strict would be checked for nothing
 
     def runs(self) -> Iterable[tuple[int, int, int, int]]:
         """The turn's runs: slot, first cut, last cut + 1, and where in the arena that ends."""
         turn = self._turn
-        numbers = iter(ffi.unpack(turn.runs, 4 * turn.run_count))
+        count = 4 * turn.run_count
+        numbers = iter(_int32s(count).unpack(ffi.buffer(turn.runs, 4 * count)))
         return zip(numbers, numbers, numbers, numbers)  # noqa: B905 - as in `frames`
 
-    def cuts(self) -> tuple[list[int], list[int]]:
+    def cuts(self) -> tuple[Sequence[int], Sequence[int]]:
         """Where in the arena the frames of all runs start and end."""
         turn = self._turn
-        return ffi.unpack(turn.starts, turn.cuts), ffi.unpack(turn.ends, turn.cuts)
+        count, starts = turn.cuts, turn.starts
+        offset = turn.ends - starts
+        numbers = ffi.buffer(starts, 4 * (offset + count))
+        unpack_from = _int32s(count).unpack_from
+        return unpack_from(numbers), unpack_from(numbers, 4 * offset)
 
     def take_cuts(self) -> tuple[memoryview, memoryview]:
         """The same as arrays of 32-bit integers, which are the caller's from now on."""
@@ -249,8 +257,8 @@ class Reactor:
         """
         result = self._send(
             len(pieces),
-            hold(_INT64S, array("q", pieces)),
-            hold(blob),
+            _pack_int64s(len(pieces))(*pieces),
+            hold(blob) if blob else _NULL,
             len(blob),
             ffi.new(_ADDRESSES, large) if large else _NULL,
         )

@@ -335,6 +335,79 @@ static void given_back_in_front_of_what_is_kept(void)
     close_loop(&f);
 }
 
+/* A handler that pauses at each message gives the rest of the run back for each: a little of it is
+ * cut again then, not all of it. */
+static void given_back_after_each_frame(void)
+{
+    enum { FRAME = LENGTH + 4, COUNT = 7000, LARGE = 1000 };
+    fixture f = open_loop();
+    int peer;
+    gev_framing framing = lengths();
+    int64_t token = framed_pair(&f, &framing, &peer);
+    uint8_t *data = calloc(1, COUNT * FRAME + LENGTH + LARGE), *at = data;
+    CHECK(data);
+    for (uint8_t i = 0; at < data + COUNT * FRAME; at += FRAME, i++) {
+        write_length(at, FRAME - LENGTH);
+        memset(at + LENGTH, i, FRAME - LENGTH);
+    }
+    write_length(at, LARGE);
+    peer_writes(peer, data, COUNT * FRAME + LENGTH + LARGE);
+    int32_t first = 0, most = 0;
+    for (int i = 0; i <= COUNT; i++) {
+        do
+            poll_once(&f, -1);
+        while (!run_of(&f, token));
+        const int32_t *run = run_of(&f, token);
+        int32_t start = f.turn->starts[run[1]], end = f.turn->ends[run[1]];
+        CHECK_EQUAL(end - start, i < COUNT ? FRAME - LENGTH : LARGE);
+        CHECK(i == COUNT || f.arena[start] == (uint8_t)i);
+        if (i == 0)
+            first = run[2] - run[1];
+        else if (most < run[2] - run[1])
+            most = run[2] - run[1];
+        CHECK_EQUAL(gev_conn_unread(f.loop, token, f.arena + end, (size_t)(run[3] - end), 0), 0);
+    }
+    CHECK(first > 1000);
+    CHECK(most > 1 && most <= 256 / FRAME);
+    CHECK_EQUAL(rings(&f), 0);
+    free(data);
+    close(peer);
+    close_loop(&f);
+}
+
+/* What was given back once, and no more, comes in parts that double. */
+static void given_back_once(void)
+{
+    enum { SIZE = 60000, FRAME = 100 };
+    fixture f = open_loop();
+    int peer;
+    gev_framing framing = {.kind = GEV_FIXED_SIZE, .size = FRAME};
+    int64_t token = framed_pair(&f, &framing, &peer);
+    uint8_t *data = noise(SIZE);
+    peer_writes(peer, data, SIZE);
+    poll_once(&f, -1);
+    const int32_t *run = run_of(&f, token);
+    int32_t whole = (run[2] - run[1]) * FRAME, told_before = 0;
+    CHECK_EQUAL(gev_conn_unread(f.loop, token, f.arena + f.turn->starts[run[1]], (size_t)whole, 0),
+                0);
+    for (int32_t done = 0, turns = 0; done < SIZE;) {
+        poll_once(&f, -1);
+        run = run_of(&f, token);
+        if (!run)
+            continue;
+        CHECK(!memcmp(f.arena + f.turn->starts[run[1]], data + done,
+                      (size_t)((run[2] - run[1]) * FRAME)));
+        done += (run[2] - run[1]) * FRAME;
+        CHECK(++turns < 12);
+        CHECK(done == SIZE || run[2] - run[1] > told_before);
+        told_before = run[2] - run[1];
+    }
+    CHECK_EQUAL(rings(&f), 0);
+    free(data);
+    close(peer);
+    close_loop(&f);
+}
+
 /* More is kept than the arena has room for. */
 static void kept_input_that_overflows_the_arena(void)
 {
@@ -691,6 +764,8 @@ int main(void)
     RUN(paused_while_bytes_are_kept);
     RUN(choked_while_bytes_are_kept);
     RUN(given_back_in_front_of_what_is_kept);
+    RUN(given_back_after_each_frame);
+    RUN(given_back_once);
     RUN(kept_input_that_overflows_the_arena);
     RUN(without_a_framing_it_is_told_as_it_is);
     RUN(closed_while_listed);

@@ -1,13 +1,15 @@
 /* conn.h: what the files of the loop share: a connection, the table of them, the loop itself.
  *
- *   reactor.c   waits, accepts                 (calls conn, connect, input, output, idle)
+ *   reactor.c   waits, serves what is ready    (calls all of these)
+ *   accept.c    accepts                        (calls the poller)
  *   connect.c   hears how connect(2) ended     (calls conn, idle)
  *   input.c     reads and cuts                 (calls conn, kept, framing)
  *   kept.c      keeps what is unfinished       (calls conn and the pool)
  *   output.c    sends, keeps what waits        (calls conn)
  *   broadcast.c sends the same to many         (calls output)
  *   idle.c      finds who has been silent      (calls conn)
- *   conn.c      slots, interest, closing       (calls the poller and the pool)
+ *   close.c     closes                         (calls conn, input, output, idle)
+ *   conn.c      slots, interest                (calls the poller)
  *   stats.c     counts                         (calls none; all others count)
  *
  * A connection costs this struct and nothing else in C while it is idle.
@@ -67,6 +69,7 @@ typedef struct gev_conn {
     uint32_t in_scanned;     /* of it, searched without a find */
     uint32_t in_need;        /* bytes of the frame it begins with; 0: not known */
     uint16_t framing;        /* 1 + index into gev_loop.framings; 0: none, reads are frames */
+    uint16_t in_part;        /* bytes of what is kept that are cut at once; 0: all of them */
     int32_t first_piece;     /* chain through gev_loop.chain during one gev_loop_send */
     int32_t last_piece;
 } gev_conn;
@@ -84,6 +87,15 @@ typedef struct gev_link {    /* a piece during gev_loop_send */
 
 /* Room in the arena that is worth another read. */
 enum { GEV_MIN_READ = 65536 };
+
+enum {
+    GEV_ACCEPT_ROOM = 128,   /* accepted in one turn */
+    GEV_ADDRESS_ROOM = 112   /* bytes of a peer's address: sockaddr_un, the longest, has 110 */
+};
+
+/* In a poller's token: it names a listener, or a descriptor that only ends the wait. */
+#define GEV_LISTENER ((uint64_t)1 << 62)
+#define GEV_WATCHED ((uint64_t)1 << 63)
 
 enum { IDLE_BUCKETS = 1024, IDLE_STEP_MS = 50 };
 
@@ -147,6 +159,11 @@ bool gev_conn_reads(const gev_conn *conn);
 void gev_conn_watch(gev_loop *loop, gev_conn *conn);
 void gev_conn_unwatch(gev_loop *loop, gev_conn *conn);
 void gev_conn_changed(gev_loop *loop, gev_conn *conn, uint32_t change);
+void gev_conn_report_changes(gev_loop *loop);
+void gev_conn_release_told(gev_loop *loop);
+
+/* close.c */
+int gev_reason_of(int error);
 void gev_conn_close_now(gev_loop *loop, gev_conn *conn, int reason);
 /* The output is gone: does what was to be done then. */
 void gev_conn_drained(gev_loop *loop, gev_conn *conn);
@@ -156,9 +173,9 @@ bool gev_conn_unacknowledged(const gev_conn *conn);
 bool gev_conn_has_unread(const gev_conn *conn);
 /* Starts a close; 1: it is done. */
 int gev_conn_finish(gev_loop *loop, gev_conn *conn, int reason);
-void gev_conn_report_changes(gev_loop *loop);
-void gev_conn_release_told(gev_loop *loop);
-int gev_reason_of(int error);
+
+/* accept.c */
+void gev_accept_some(gev_loop *loop, int number);
 
 /* input.c */
 ssize_t gev_receive(gev_loop *loop, int fd, uint8_t *into, size_t room);
@@ -167,6 +184,7 @@ void gev_input_read(gev_loop *loop, gev_conn *conn);
 void gev_input_again(gev_loop *loop);
 
 /* kept.c */
+enum { GEV_FIRST_PART = 256 };        /* of what was given back, the bytes that are cut first */
 enum { GEV_KEPT_IN_ARENA = 32768 };   /* kept bytes up to this are put in front of the next read */
 void gev_input_drop(gev_conn *conn);
 /* Keeps these bytes, which are not in the ring, instead of what was kept: the beginning of a frame

@@ -13,7 +13,7 @@
  *   find.c          searching it
  *   framing.c       cutting frames and dressing what is sent
  *   websocket.c utf8.c   frames of RFC 6455
- *   conn.c connect.c input.c kept.c output.c broadcast.c idle.c reactor.c   the loop
+ *   reactor.c accept.c conn.c close.c connect.c input.c kept.c output.c broadcast.c idle.c   the loop
  *   stats.c         what the loop counts
  */
 #ifndef GEVFFI_H
@@ -268,14 +268,14 @@ void gev_free_cuts(int32_t *cuts);
 /* Added to a token in what gev_loop_send is told. */
 #define GEV_SEND_RUN 0x4000000000000000
 
-/* Sends pieces, in order, as `count` numbers tell:
+/* Sends pieces, in order, as `count` numbers of type int64_t tell:
  *   token, end                        the next bytes of the blob, up to `end`
  *   token + GEV_SEND_RUN, n, n sizes  the next n pieces of the blob
  *   ~token, size                      that many bytes at the next address in `large`
  * The pieces of one connection leave together. What the kernel does not take is copied. Pieces for
  * connections that are gone are dropped. Returns how many connections there were. -EINVAL: the blob
  * is not as large as that. */
-int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *numbers, const uint8_t *blob,
+int gev_loop_send(gev_loop *loop, int32_t count, const void *numbers, const uint8_t *blob,
                   size_t blob_size, const uint8_t *const *large);
 
 /* Sends the same `size` bytes, as they are, to `count` connections: each straight from `data`, and a

@@ -273,28 +273,32 @@ void gev_input_read(gev_loop *loop, gev_conn *conn)
 /* ---- cutting again -------------------------------------------------------------------------- */
 
 /* Cuts what is kept, as far as it fits into the arena, and no more than a little of it where only
- * one frame is wanted: the rest would be copied again for the next one. Whoever gets something out
- * of it stays CONN_AGAIN, so that it is not read in the same turn too: a turn tells one run of a
- * connection. */
+ * one frame is wanted, or the rest was given back: it would be copied again for the next one.
+ * Whoever gets something out of it stays CONN_AGAIN, so that it is not read in the same turn too: a
+ * turn tells one run of a connection. */
 static void cut_kept(gev_loop *loop, gev_conn *conn)
 {
     size_t kept = conn->in_size;
-    size_t size = loop->arena_size - loop->turn.used;
+    size_t most = loop->arena_size - loop->turn.used, size;
     uint32_t need = 0;
     int64_t error = 0;
     ssize_t done;
     if (conn->framing && loop->framings[conn->framing - 1].one_at_a_time
-            && size > GEV_KEPT_IN_ARENA)
-        size = GEV_KEPT_IN_ARENA;
-    if (size > kept)
-        size = kept;
-    memcpy(loop->arena + loop->turn.used, conn->in->base + conn->in_start, size);
-    if (conn->framing) {
-        done = cut_run(loop, conn, size, &conn->in_scanned, &need, &error);
-    } else {
-        tell_frame(loop, conn, size);
-        done = (ssize_t)size;
-    }
+            && most > GEV_KEPT_IN_ARENA)
+        most = GEV_KEPT_IN_ARENA;
+    if (most > kept)
+        most = kept;
+    do {
+        size = conn->framing && conn->in_part && most > conn->in_part ? conn->in_part : most;
+        conn->in_part = (uint16_t)(size < GEV_KEPT_IN_ARENA ? 2 * conn->in_part : 0);
+        memcpy(loop->arena + loop->turn.used, conn->in->base + conn->in_start, size);
+        if (conn->framing) {
+            done = cut_run(loop, conn, size, &conn->in_scanned, &need, &error);
+        } else {
+            tell_frame(loop, conn, size);
+            done = (ssize_t)size;
+        }
+    } while (!done && !error && size < most);
     if (done < 0) {
         gev_conn_close_now(loop, conn, GEV_REASON_NO_MEMORY);
         return;

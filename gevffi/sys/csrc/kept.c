@@ -11,6 +11,10 @@
  * Some bytes are there to be cut without a read: after gev_conn_unread, gev_conn_frame, a large
  * frame, or where frames are wanted one at a time. Such a connection is CONN_AGAIN, and listed in
  * gev_loop.again as long as it may be read. Until they are cut nothing more is read from it.
+ *
+ * What gev_conn_unread gives back goes in front of what is kept, without moving that, and is cut
+ * again in parts: GEV_FIRST_PART bytes first, then twice as many each time. So a handler that gives
+ * the rest of a run back at each of its messages has a part cut and copied for each, not the rest.
  */
 #include "conn.h"
 #include "framing.h"
@@ -133,6 +137,18 @@ int gev_conn_frame(gev_loop *loop, int64_t token, int framing)
     return 0;
 }
 
+/* Puts what was taken off it back, where there is room; false: there is none. */
+static bool put_in_front(gev_conn *conn, const uint8_t *data, size_t size)
+{
+    if (!conn->in || size > conn->in->size - conn->in_size)
+        return false;
+    conn->in_start = (conn->in_start - (uint32_t)size) & (uint32_t)(conn->in->size - 1);
+    conn->in_size += (uint32_t)size;
+    conn->in_scanned = conn->in_need = 0;
+    memcpy(conn->in->base + conn->in_start, data, size);
+    return true;
+}
+
 int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t size, int behind)
 {
     gev_conn *conn = gev_conn_at(loop, token);
@@ -142,19 +158,22 @@ int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t s
         return -EINVAL;
     if (!size)
         return 0;
-    gev_ring *ring;
-    int error = gev_pool_take(loop->limits.pool, size + conn->in_size, &ring);
-    if (error) {
-        gev_conn_close_now(loop, conn, GEV_REASON_NO_MEMORY);
-        return error;
+    if (behind || !put_in_front(conn, data, size)) {
+        gev_ring *ring;
+        int error = gev_pool_take(loop->limits.pool, size + conn->in_size, &ring);
+        if (error) {
+            gev_conn_close_now(loop, conn, GEV_REASON_NO_MEMORY);
+            return error;
+        }
+        size_t kept = conn->in_size;
+        memcpy(ring->base + (behind ? kept : 0), data, size);
+        if (kept)
+            memcpy(ring->base + (behind ? 0 : size), conn->in->base + conn->in_start, kept);
+        gev_input_drop(conn);
+        conn->in = ring;
+        conn->in_size = (uint32_t)(size + kept);
     }
-    size_t kept = conn->in_size;
-    memcpy(ring->base + (behind ? kept : 0), data, size);
-    if (kept)
-        memcpy(ring->base + (behind ? 0 : size), conn->in->base + conn->in_start, kept);
-    gev_input_drop(conn);
-    conn->in = ring;
-    conn->in_size = (uint32_t)(size + kept);
+    conn->in_part = GEV_FIRST_PART;
     gev_input_mark(loop, conn);
     return 0;
 }

@@ -290,7 +290,7 @@ static int link_pieces(gev_loop *loop, int32_t count, const int64_t *numbers, co
     return 0;
 }
 
-int gev_loop_send(gev_loop *loop, int32_t count, const int64_t *numbers, const uint8_t *blob,
+int gev_loop_send(gev_loop *loop, int32_t count, const void *numbers, const uint8_t *blob,
                   size_t blob_size, const uint8_t *const *large)
 {
     int error = room_for(loop, count, blob_size);

@@ -10,12 +10,6 @@
  * Events are served from a ready list. When the arena has no room for another good read, the turn
  * ends and the next one goes on in the list without a wait, so a full arena costs nobody its
  * place in the queue. A connection is read once a turn, up to its budget.
- *
- * Accepted descriptors are handed to Python, which decides whose they are; gev_loop_adopt takes
- * one in. A turn has room for so many; when that is full, it ends as well, and the next one begins
- * with the listener that found none: a flood at one listener does not shut out another. Out of
- * descriptors (EMFILE and its kin), the listener is taken out of the poller until Python resumes
- * it, since a level-triggered listener that cannot accept would spin.
  */
 #include "conn.h"
 
@@ -23,17 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
-
-enum {
-    ACCEPT_ROOM = 128,       /* accepted in one turn */
-    ADDRESS_ROOM = 112,      /* bytes of a peer's address: sockaddr_un, the longest, has 110 */
-    LISTENER_BIT = 62,       /* of a token: it names a listener, not a connection */
-    WATCHED_BIT = 63         /* of a token: a descriptor that only ends the wait */
-};
-
-static const uint64_t LISTENER = (uint64_t)1 << LISTENER_BIT;
-static const uint64_t WATCHED = (uint64_t)1 << WATCHED_BIT;
 
 /* ---- opening and closing ------------------------------------------------------------------- */
 
@@ -46,10 +29,10 @@ static int turn_open(gev_turn *turn, size_t room)
     turn->change_slot = calloc(room, sizeof *turn->change_slot);
     turn->change_what = calloc(room, sizeof *turn->change_what);
     turn->change_reason = calloc(room, sizeof *turn->change_reason);
-    turn->accepted_fd = calloc(ACCEPT_ROOM, sizeof *turn->accepted_fd);
-    turn->accepted_listener = calloc(ACCEPT_ROOM, sizeof *turn->accepted_listener);
-    turn->accepted_size = calloc(ACCEPT_ROOM, sizeof *turn->accepted_size);
-    turn->accepted_address = calloc(ACCEPT_ROOM, ADDRESS_ROOM);
+    turn->accepted_fd = calloc(GEV_ACCEPT_ROOM, sizeof *turn->accepted_fd);
+    turn->accepted_listener = calloc(GEV_ACCEPT_ROOM, sizeof *turn->accepted_listener);
+    turn->accepted_size = calloc(GEV_ACCEPT_ROOM, sizeof *turn->accepted_size);
+    turn->accepted_address = calloc(GEV_ACCEPT_ROOM, GEV_ADDRESS_ROOM);
     return turn->frames && turn->runs && turn->large && turn->change_slot && turn->change_what
                    && turn->change_reason
                    && turn->accepted_fd && turn->accepted_listener && turn->accepted_size
@@ -135,7 +118,7 @@ int gev_loop_wake(gev_loop *loop)
 
 int gev_loop_watch(gev_loop *loop, int fd)
 {
-    return gev_poller_add(loop->poller, fd, WATCHED | (uint64_t)fd, GEV_READ);
+    return gev_poller_add(loop->poller, fd, GEV_WATCHED | (uint64_t)fd, GEV_READ);
 }
 
 void gev_loop_forked(gev_loop *loop)
@@ -151,85 +134,6 @@ int64_t gev_loop_adopt(gev_loop *loop, int fd)
         return error;
     gev_idle_await_first_byte(loop, conn);
     return gev_conn_token(loop, conn);
-}
-
-/* ---- listeners ------------------------------------------------------------------------------ */
-
-int gev_loop_listen(gev_loop *loop, int fd)
-{
-    int number = 0;
-    while (number < loop->listener_count && loop->listeners[number].fd >= 0)
-        number++;
-    if (number == loop->listener_count) {
-        gev_listener *more = realloc(loop->listeners, ((size_t)number + 1) * sizeof *more);
-        if (!more)
-            return -ENOMEM;
-        loop->listeners = more;
-        loop->listener_count++;
-    }
-    int error = gev_poller_add(loop->poller, fd, LISTENER | (uint64_t)number, GEV_READ);
-    loop->listeners[number] = (gev_listener){.fd = error ? -1 : fd, .watched = !error};
-    return error ? error : number;
-}
-
-static gev_listener *listener_at(gev_loop *loop, int number)
-{
-    if (number < 0 || number >= loop->listener_count || loop->listeners[number].fd < 0)
-        return NULL;
-    return &loop->listeners[number];
-}
-
-int gev_loop_unlisten(gev_loop *loop, int number)
-{
-    gev_listener *listener = listener_at(loop, number);
-    if (!listener)
-        return -EBADF;
-    if (listener->watched)
-        gev_poller_remove(loop->poller, listener->fd, GEV_READ);
-    listener->fd = -1;
-    return 0;
-}
-
-int gev_loop_resume_accept(gev_loop *loop, int number)
-{
-    gev_listener *listener = listener_at(loop, number);
-    if (!listener)
-        return -EBADF;
-    if (listener->watched)
-        return 0;
-    int error = gev_poller_add(loop->poller, listener->fd, LISTENER | (uint64_t)number, GEV_READ);
-    listener->watched = !error;
-    return error;
-}
-
-static void accept_some(gev_loop *loop, int number)
-{
-    gev_listener *listener = listener_at(loop, number);
-    gev_turn *turn = &loop->turn;
-    /* A turn tells one accept_error; a second listener is ready again in the next. */
-    if (!listener || turn->accept_error)
-        return;
-    while (turn->accepted < ACCEPT_ROOM) {
-        uint32_t size = ADDRESS_ROOM;
-        uint8_t *address = turn->accepted_address + (size_t)turn->accepted * ADDRESS_ROOM;
-        int fd = gev_accept4(listener->fd, SOCK_NONBLOCK | SOCK_CLOEXEC, address, &size);
-        if (fd >= 0) {
-            turn->accepted_fd[turn->accepted] = fd;
-            turn->accepted_listener[turn->accepted] = number;
-            turn->accepted_size[turn->accepted] = size < ADDRESS_ROOM ? size : ADDRESS_ROOM;
-            turn->accepted++;
-        } else if (fd == -EAGAIN) {
-            return;
-        } else if (fd != -EINTR && fd != -ECONNABORTED && fd != -EPROTO) {
-            if (turn->accept_error)
-                return; /* one is told a turn; this listener is tried again in the next */
-            gev_poller_remove(loop->poller, listener->fd, GEV_READ);
-            listener->watched = false;
-            turn->accept_error = -fd;
-            turn->accept_listener = number;
-            return;
-        }
-    }
 }
 
 /* ---- connections ---------------------------------------------------------------------------- */
@@ -265,13 +169,13 @@ static void hung_up(gev_loop *loop, gev_conn *conn, uint32_t ready)
 
 static void serve(gev_loop *loop, const gev_event *event)
 {
-    if (event->token & WATCHED) {
+    if (event->token & GEV_WATCHED) {
         uint8_t dropped[64];
         (void)!recv((int)(event->token & 0xffffffff), dropped, sizeof dropped, MSG_DONTWAIT);
         return;
     }
-    if (event->token & LISTENER) {
-        accept_some(loop, (int)(event->token & 0xffffffff));
+    if (event->token & GEV_LISTENER) {
+        gev_accept_some(loop, (int)(event->token & 0xffffffff));
         return;
     }
     gev_conn *conn = gev_conn_at(loop, (int64_t)event->token);
@@ -299,8 +203,8 @@ static void serve(gev_loop *loop, const gev_event *event)
 /* Whether the turn has room for what the event brings; if not, the next one begins with it. */
 static bool has_room(const gev_loop *loop, const gev_event *event)
 {
-    if (event->token & LISTENER)
-        return loop->turn.accepted < ACCEPT_ROOM;
+    if (event->token & GEV_LISTENER)
+        return loop->turn.accepted < GEV_ACCEPT_ROOM;
     return loop->arena_size - loop->turn.used >= GEV_MIN_READ;
 }
 
