@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gevffi._ws_frames import BINARY, CLOSE, FIN, PING, REASONS, TEXT, FrameError, Payload
+from gevffi._ws_frames import BINARY, CLOSE, FIN, PING, REASONS, TEXT, FrameError, Payload, header
 from gevffi._ws_messages import State
 from gevffi.framing import MOST, Framing
 from gevffi.outbox import FLUSH_AT, LARGE, join
@@ -83,6 +83,7 @@ class Frames(Framing):
         # The size from which on the run does not send: what is to be compressed, what is not to be
         # copied, and what has to be masked, which is all that a client sends.
         self._plain_below = LARGE if server else 0
+        self._always_plain = server and compression is None
         if compression is not None:
             self._plain_below = min(self._plain_below, compression.threshold)
         self._of_bytes = _WHOLE_TEXT if text_as_bytes else _WHOLE_BINARY  # what they are sent as
@@ -125,9 +126,6 @@ class Frames(Framing):
         ws: Connection = conn.context
         ws._heard = True
         while conn._cutting and ws._messages.state is _OPEN:  # type: ignore[union-attr]
-            if last - first == 1:
-                self._take_one(conn, ws, view, raw, starts[first], ends[first], tags[first])
-                return
             until = last if last - first < _PART else first + _PART
             left = [*tags[first:until]]
             following = iter(left)
@@ -187,10 +185,15 @@ class Frames(Framing):
                 return
         self._take_later(conn, ws, (view, raw, starts, ends, tags, first, last))
 
-    def _take_one(
-        self, conn: Transport, ws: Connection, view: Any, raw: Any, start: int, end: int, tag: int
+    def take_one(
+        self, conn: Transport, view: Any, raw: Any, start: int, end: int, tag: int
     ) -> None:
-        """The same with a single frame, of which nothing can be left over."""
+        """The same with a single frame, in fewer steps, as nothing can be left of it."""
+        ws: Connection = conn.context
+        ws._heard = True
+        if not conn._cutting or ws._messages.state is not _OPEN:  # type: ignore[union-attr]
+            self._take_later(conn, ws, (view, raw, (start,), (end,), (tag,), 0, 1))
+            return
         try:
             if tag == _WHOLE_BINARY:
                 message: Any = view[start:end]
@@ -216,12 +219,18 @@ class Frames(Framing):
                 if reply is not message:
                     frame, reply = self._as_message(reply)
             size = len(reply)
-            if size < self._plain_below and ws.connected:
-                outbox = conn._loop._outbox
+            outbox = conn._loop._outbox
+            if not conn._cutting or ws._messages.state is not _OPEN:  # type: ignore[union-attr]
+                ws._send(frame & 0x0F, reply)
+            elif size < self._plain_below:
                 join(outbox.blob, reply)
                 outbox.pieces += (conn._token + SEND_RUN, 1 | frame << 32, size)
                 if len(outbox.blob) > FLUSH_AT:
                     outbox.flush()
+            elif self._always_plain:
+                outbox.add(conn._token, header(frame, size))
+                outbox.add_large(conn._token, reply)
+                outbox.parts += 1  # they are one message
             else:
                 ws._send(frame & 0x0F, reply)
         except Exception as exc:
