@@ -169,10 +169,10 @@ class Connection:
         if len(pieces) == 2 and len(pieces[1]) < LARGE:
             send(b"".join(pieces), None)
             return
-        for piece in pieces:
-            send(piece, None)
         if len(pieces) == 2 and self.transport.connected:
             self.loop._outbox.parts += 1  # they are one message
+        for piece in pieces:
+            send(piece, None)
 
     # ---- receiving ------------------------------------------------------------------------------
 

@@ -228,9 +228,9 @@ class Frames(Framing):
                 if len(outbox.blob) > FLUSH_AT:
                     outbox.flush()
             elif self._always_plain:
+                outbox.parts += 1  # they are one message
                 outbox.add(conn._token, header(frame, size))
                 outbox.add_large(conn._token, reply)
-                outbox.parts += 1  # they are one message
             else:
                 ws._send(frame & 0x0F, reply)
         except Exception as exc:
