@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _WHOLE_TEXT, _WHOLE_BINARY = FIN | TEXT, FIN | BINARY
 _TOO_LARGE = 1009
+_PART = 256
+"""Frames of a run that are begun at once: what a pause costs is no more than so many."""
 _OPEN = State.OPEN
 
 Run = tuple[Any, Any, Sequence[int], Sequence[int], Sequence[int], int, int]
@@ -126,10 +128,11 @@ class Frames(Framing):
             if last - first == 1:
                 self._take_one(conn, ws, view, raw, starts[first], ends[first], tags[first])
                 return
-            left = [*tags[first:last]]
+            until = last if last - first < _PART else first + _PART
+            left = [*tags[first:until]]
             following = iter(left)
             delivery = conn._loop._delivery
-            run = delivery.run = (conn, starts, left, following, last, -1)
+            run = delivery.run = (conn, starts, left, following, until, -1)
             on_message = self._on_message
             decodes = self._decodes
             outbox = conn._loop._outbox
@@ -137,7 +140,7 @@ class Frames(Framing):
             append = replies.append
             frame = 0  # the first byte of all that is in `replies`
             try:
-                for start, end, tag in zip(starts[first:last], ends[first:last], following):  # noqa: B905 - it may shrink
+                for start, end, tag in zip(starts[first:until], ends[first:until], following):  # noqa: B905 - it may shrink
                     if tag == _WHOLE_BINARY:
                         message: Any = view[start:end]
                     elif tag == _WHOLE_TEXT:
@@ -169,16 +172,17 @@ class Frames(Framing):
                     delivery.run = None
                     if replies:
                         self.commit(conn)
-                    return
-                # Interrupted: by a pause, or because it closes, and then its reply is not sent.
-                if not ws.connected:
-                    replies.clear()
-                outbox.commit()
+                    first = until
+                else:
+                    # Ended by a pause, or because it closes, and then its reply is not sent.
+                    if not ws.connected:
+                        replies.clear()
+                    outbox.commit()
+                    first = until - delivery.left
             except Exception as exc:
                 delivery.run = None
                 self._failed(conn, ws, exc)
                 return
-            first = last - delivery.left
             if first == last:
                 return
         self._take_later(conn, ws, (view, raw, starts, ends, tags, first, last))
@@ -225,10 +229,13 @@ class Frames(Framing):
 
     def _take_later(self, conn: Transport, ws: Connection, run: Run) -> None:
         """With frames that are not to be delivered now."""
-        view, _raw, starts, ends, tags, first, last = run
+        view, raw, starts, ends, tags, first, last = run
         if not conn.connected:
             conn._loop._reactor.recount(first - last, 0)
         elif ws._messages.state is _OPEN:  # type: ignore[union-attr]
+            if type(raw) is bytes:  # it was kept before, or is a copy
+                ws._keep(*run)
+                return
             offset = starts[first]
             data = bytes(view[offset : ends[last - 1]])
             ws._keep(
@@ -249,6 +256,7 @@ class Frames(Framing):
         """A frame that is no whole message; return the message that it completes, or None."""
         messages = ws._messages
         assert messages is not None
+        ws.loop._outbox.commit()  # a close frame ends what may be sent
         event = messages.receive(tag, payload)
         if event is not None:
             ws._output(event.reply)

@@ -1,4 +1,4 @@
-"""Frames that are sent, and a buffer that cuts those that come (RFC 6455, section 5).
+"""Frames that are sent, and what is wrong with those that come (RFC 6455, section 5).
 
 The header of a frame without a mask is made here and not in C: a call costs more than the bytes.
 Masking is C's. A frame that is masked is one `bytearray`; one that is not is a header to send in
@@ -8,10 +8,10 @@ front of a payload that need not be copied.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from struct import Struct
 
-from gevffi.sys.websocket import Cutter, mask
+from gevffi.sys.websocket import mask
 
 FIN = 0x80
 RSV1 = 0x40
@@ -65,43 +65,3 @@ REASONS = {
     1009: "a message over the limit",
 }
 """What a cutter's codes mean."""
-
-
-class FrameBuffer:
-    """Cuts frames out of a stream, in a buffer of its own.
-
-    Args:
-        from_client, deflate, max_message_size: as for `gevffi.sys.websocket.Cutter`.
-    """
-
-    __slots__ = ("_cutter", "_kept")
-
-    def __init__(self, *, from_client: bool, deflate: bool, max_message_size: int) -> None:
-        self._cutter = Cutter(
-            from_client=from_client, deflate=deflate, max_message_size=max_message_size
-        )
-        self._kept = bytearray()  # an unfinished frame, as the cutter left it
-
-    def feed(self, data: Payload) -> Iterator[tuple[int, memoryview]]:
-        """Take what has come; return the frames that are complete with it, one by one.
-
-        Each is a tag (FIN | RSV1 | opcode) and a payload, read-only, which may be kept. All must
-        be taken before the next `feed`.
-
-        Raises:
-            FrameError: while iterating, after the frames before the bad one.
-        """
-        kept = self._kept
-        kept += data
-        view = memoryview(kept).toreadonly()
-        start = length = 0
-        while start < len(kept):
-            length, tag, begin, end = self._cutter.cut(kept, start)
-            if length <= 0:
-                break
-            yield tag, view[begin:end]
-            start += length
-        if length < 0:
-            raise FrameError(-length, REASONS[-length])
-        if start:  # others may be looking at what there was
-            self._kept = kept[start:]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from frame_buffer import FrameBuffer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +20,6 @@ from gevffi._ws_frames import (
     PONG,
     RSV1,
     TEXT,
-    FrameBuffer,
     FrameError,
     header,
     masked_frame,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from frame_buffer import FrameBuffer
 from websockets.client import ClientProtocol
 from websockets.extensions.permessage_deflate import (
     ClientPerMessageDeflateFactory,
@@ -17,7 +18,7 @@ from websockets.uri import parse_uri
 
 from gevffi._ws_connect import ClientOpening
 from gevffi._ws_deflate import Agreement, Deflate
-from gevffi._ws_frames import BINARY, FIN, PING, TEXT, FrameBuffer
+from gevffi._ws_frames import BINARY, FIN, PING, TEXT
 from gevffi._ws_handshake import Upgrader
 from gevffi._ws_messages import Messages, Output, State
 

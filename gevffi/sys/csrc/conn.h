@@ -69,13 +69,19 @@ typedef struct gev_conn {
     uint32_t in_size;
     uint32_t in_scanned;     /* of it, searched without a find; GEV_WEBSOCKET: gev_ws.done */
     uint32_t in_need;        /* bytes of the frame it begins with; 0: not known */
-    uint16_t framing;        /* 1 + index into gev_loop.framings; 0: none, reads are frames */
-    uint16_t in_part;        /* bytes of what is kept that are cut at once; 0: all of them */
-    uint16_t ws_state;       /* GEV_WEBSOCKET: of the message under way, see ws_input.c, */
-    uint32_t ws_size;        /* and bytes of its whole frames */
+    uint32_t framing : 16;   /* 1 + index into gev_loop.framings; 0: none, reads are frames */
+    uint32_t in_part : 4;    /* of what is kept so many bytes are cut at once, a power of two; 0: all */
+    uint32_t ws_utf8 : 6;    /* GEV_WEBSOCKET: of the message under way, see ws_input.c */
+    uint32_t ws_opcode : 4;
+    uint32_t ws_compressed : 1;
+    uint32_t ws_size;
     int32_t first_piece;     /* chain through gev_loop.chain during one gev_loop_send */
     int32_t last_piece;
 } gev_conn;
+
+#if UINTPTR_MAX == UINT64_MAX
+_Static_assert(sizeof(gev_conn) == 128, "a connection takes two lines of the cache");
+#endif
 
 typedef struct gev_listener {
     int fd;                  /* -1: none */
@@ -201,7 +207,7 @@ static inline bool gev_is_ws(const gev_loop *loop, const gev_conn *conn)
 }
 
 /* kept.c */
-enum { GEV_FIRST_PART = 256 };        /* of what was given back, the bytes that are cut first */
+enum { GEV_FIRST_PART = 8 };          /* of what was given back, 1 << 8 bytes are cut first */
 enum { GEV_KEPT_IN_ARENA = 32768 };   /* kept bytes up to this are put in front of the next read */
 void gev_input_drop(gev_conn *conn);
 /* Keeps these bytes, which are not in the ring, instead of what was kept: the beginning of a frame

@@ -302,8 +302,9 @@ static void cut_kept(gev_loop *loop, gev_conn *conn)
     if (websocket)
         conn->in_part = 0; /* a part that is cut in vain is unmasked */
     do {
-        size = conn->framing && conn->in_part && most > conn->in_part ? conn->in_part : most;
-        conn->in_part = (uint16_t)(size < GEV_KEPT_IN_ARENA ? 2 * conn->in_part : 0);
+        size_t part = (size_t)1 << conn->in_part;
+        size = conn->framing && conn->in_part && most > part ? part : most;
+        conn->in_part = conn->in_part && 2 * part <= GEV_KEPT_IN_ARENA ? conn->in_part + 1u : 0;
         memcpy(base, conn->in->base + conn->in_start, size);
         if (conn->framing) {
             done = cut_run(loop, conn, size, &conn->in_scanned, &need, &error);

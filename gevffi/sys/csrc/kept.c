@@ -13,7 +13,7 @@
  * gev_loop.again as long as it may be read. Until they are cut nothing more is read from it.
  *
  * What gev_conn_unread gives back goes in front of what is kept, without moving that, and is cut
- * again in parts: GEV_FIRST_PART bytes first, then twice as many each time. So a handler that gives
+ * again in parts: 256 bytes first, then twice as many each time. So a handler that gives
  * the rest of a run back at each of its messages has a part cut and copied for each, not the rest.
  */
 #include "conn.h"
@@ -131,7 +131,8 @@ int gev_conn_frame(gev_loop *loop, int64_t token, int framing)
     if (!conn)
         return -ENOTCONN;
     conn->framing = (uint16_t)framing;
-    conn->in_scanned = conn->in_need = conn->ws_size = conn->ws_state = 0;
+    conn->in_scanned = conn->in_need = conn->ws_size = 0;
+    conn->ws_utf8 = conn->ws_opcode = conn->ws_compressed = 0;
     if (conn->in_size)
         gev_input_mark(loop, conn);
     return 0;
@@ -155,7 +156,7 @@ int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t s
     if (!conn)
         return -ENOTCONN;
     if (size > (size_t)INT32_MAX - conn->in_size
-            || (gev_is_ws(loop, conn) && conn->in_scanned && !behind))
+            || (gev_is_ws(loop, conn) && conn->in_scanned))
         return -EINVAL;
     if (!size)
         return 0;

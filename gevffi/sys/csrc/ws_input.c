@@ -1,11 +1,11 @@
 /* ws_input.c: a connection's WebSocket frames, and what is known of them from one read to the next.
  *
  * websocket.c cuts frames with a gev_ws at hand. A connection does not keep one, as it would be
- * carried about by all the others too; it keeps what cannot be had from its framing, in four words:
+ * carried about by all the others too; it keeps what cannot be had from its framing:
  *
  *     gev_ws             max_message_size  flags  message_size  done        opcode compressed utf8
  *                               │            │         │           │             └──────┼──────┘
- *     kept in              the framing's own  ─┘      ws_size    in_scanned          ws_state
+ *     kept in              the framing's own  ─┘      ws_size    in_scanned     bits of a word
  *
  * Frames are unmasked where they lie, and the bytes of an unfinished frame as they come: `done` of
  * its payload are plain, the rest as it was sent. So wherever those bytes go, in_scanned goes with
@@ -20,24 +20,22 @@
 #include "conn.h"
 #include "framing.h"
 
-enum { COMPRESSED_BIT = 8, OPCODE_BIT = 12 };   /* of ws_state, above the state of UTF-8 */
-
 static gev_ws load(const gev_loop *loop, const gev_conn *conn)
 {
     const gev_framing *framing = &loop->framings[conn->framing - 1];
     return (gev_ws){.max_message_size = framing->max_size, .flags = (uint8_t)framing->size,
                     .message_size = conn->ws_size, .done = conn->in_scanned,
-                    .opcode = (uint8_t)(conn->ws_state >> OPCODE_BIT),
-                    .compressed = conn->ws_state >> COMPRESSED_BIT & 1,
-                    .utf8 = (uint8_t)conn->ws_state};
+                    .opcode = conn->ws_opcode, .compressed = conn->ws_compressed,
+                    .utf8 = conn->ws_utf8};
 }
 
 /* All but `done`, which belongs to the bytes. */
 static void store(gev_conn *conn, const gev_ws *ws)
 {
     conn->ws_size = ws->message_size;
-    conn->ws_state = (uint16_t)(ws->opcode << OPCODE_BIT | ws->compressed << COMPRESSED_BIT
-                                | ws->utf8);
+    conn->ws_opcode = ws->opcode & 15u;
+    conn->ws_compressed = ws->compressed & 1u;
+    conn->ws_utf8 = ws->utf8 & 63u;
 }
 
 /* What a cutter's answer is to input.c: its errors are reasons, not close codes. */
