@@ -149,6 +149,7 @@ class Connection:
         if messages is not None and messages.state is State.OPEN:
             self.loop._delivery.end_run(self.transport)
             self._output(messages.close(code, reason))
+            self._closes()
             self._keeper.put(self, self._keeper.closing)
             self.resume_reading()  # the peer's answer is wanted
 
@@ -156,6 +157,12 @@ class Connection:
         """Say what is wrong; closing the connection is the caller's."""
         if self._messages is not None:
             self._output(self._messages.fail(code, reason))
+            self._closes()
+
+    def _closes(self) -> None:
+        """No message may be sent any more: broadcasts to all go without it."""
+        self.transport._served = False
+        self.loop._broadcaster.changed()
 
     def _output(self, pieces: Output) -> None:
         send = self.transport._send

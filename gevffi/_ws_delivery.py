@@ -125,9 +125,6 @@ class Frames(Framing):
         ws: Connection = conn.context
         ws._heard = True
         while conn._cutting and ws._messages.state is _OPEN:  # type: ignore[union-attr]
-            if last - first == 1:
-                self._take_one(conn, ws, view, raw, starts[first], ends[first], tags[first])
-                return
             until = last if last - first < _PART else first + _PART
             left = [*tags[first:until]]
             following = iter(left)
@@ -187,10 +184,15 @@ class Frames(Framing):
                 return
         self._take_later(conn, ws, (view, raw, starts, ends, tags, first, last))
 
-    def _take_one(
-        self, conn: Transport, ws: Connection, view: Any, raw: Any, start: int, end: int, tag: int
+    def take_one(
+        self, conn: Transport, view: Any, raw: Any, start: int, end: int, tag: int
     ) -> None:
-        """The same with a single frame, of which nothing can be left over."""
+        """The same with a single frame, in fewer steps, as nothing can be left of it."""
+        ws: Connection = conn.context
+        ws._heard = True
+        if not conn._cutting or ws._messages.state is not _OPEN:  # type: ignore[union-attr]
+            self._take_later(conn, ws, (view, raw, (start,), (end,), (tag,), 0, 1))
+            return
         try:
             if tag == _WHOLE_BINARY:
                 message: Any = view[start:end]
@@ -216,7 +218,7 @@ class Frames(Framing):
                 if reply is not message:
                     frame, reply = self._as_message(reply)
             size = len(reply)
-            if size < self._plain_below and ws.connected:
+            if size < self._plain_below and conn._cutting and ws._messages.state is _OPEN:  # type: ignore[union-attr]
                 outbox = conn._loop._outbox
                 join(outbox.blob, reply)
                 outbox.pieces += (conn._token + SEND_RUN, 1 | frame << 32, size)

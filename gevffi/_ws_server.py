@@ -18,7 +18,7 @@ from typing import Any
 
 from gevffi import _ws_handshake
 from gevffi._ws_adapter import Adapter, LoopKeeper
-from gevffi._ws_connection import Connection, send_to_all
+from gevffi._ws_connection import Connection
 from gevffi._ws_deflate import Deflate
 from gevffi._ws_delivery import Frames
 from gevffi._ws_handler import Handler
@@ -158,8 +158,4 @@ class ServerAdapter(Adapter):
 
     def broadcast(self, loop: EventLoop, frame: bytes) -> None:
         """Send a frame to all clients of a loop. On its thread."""
-        send_to_all(loop, self._all(loop), frame)
-
-    def _all(self, loop: EventLoop) -> list[Connection]:
-        contexts = [conn.context for conn in loop._life.all()]
-        return [ws for ws in contexts if isinstance(ws, Connection) and ws._adapter is self]
+        loop._broadcaster.send_frame(frame, (self._plain, self._compressed))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any
 
 from gevffi.connection import Connection
@@ -47,18 +47,28 @@ class Broadcaster:
             ValueError: a connection is another loop's.
         """
         loop = self._loop
-        if connections is not None:
-            groups = self._grouped(connections)
-        else:
-            if self._everyone is None:
-                self._everyone = self._grouped(conn for conn in loop._life.all() if conn._served)
-            groups = self._everyone
+        groups = self._grouped(connections) if connections is not None else self._all()
         # All frames first: a `packet` may raise, or send something itself.
         frames = [(tokens, _frame(conn, data)) for conn, tokens in groups]
         if frames:  # or the loop may have ended, with output that nobody can send
             loop._outbox.flush()
         for tokens, frame in frames:
             loop._reactor.broadcast(tokens, frame)
+
+    def send_frame(self, frame: bytes, protocols: Container[Protocol]) -> None:
+        """Send a whole frame to all that the loop serves under these protocols."""
+        groups = self._all()
+        if groups:
+            self._loop._outbox.flush()
+        for conn, tokens in groups:
+            if conn._protocol in protocols:
+                self._loop._reactor.broadcast(tokens, hold(frame))
+
+    def _all(self) -> list[tuple[Connection, Any]]:
+        if self._everyone is None:
+            served = (conn for conn in self._loop._life.all() if conn._served)
+            self._everyone = self._grouped(served)
+        return self._everyone
 
     def _grouped(self, connections: Iterable[Connection]) -> list[tuple[Connection, Any]]:
         """The open ones by protocol: one of them, and the tokens of all, for C."""

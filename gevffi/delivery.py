@@ -112,7 +112,13 @@ class Delivery:
                 if tags is None:
                     tags = reactor.tags() if arrays is None else arrays[2].tolist()
                     lists = lists or _lists(reactor, arrays)
-                conn._protocol.take(conn, view, raw, lists[0], lists[1], tags, first, last)
+                starts, ends = lists
+                if last - first == 1:
+                    conn._protocol.take_one(
+                        conn, view, raw, starts[first], ends[first], tags[first]
+                    )
+                else:
+                    conn._protocol.take(conn, view, raw, starts, ends, tags, first, last)
                 continue
             batches = conn._handler.on_batch is not None
             deliver = conn._cutting and not (switched and conn in switched)
@@ -188,7 +194,7 @@ class Delivery:
             if conn._protocol.tagged:
                 view = region.root()
                 raw = region.buffer if conn._framing.as_bytes else view
-                conn._protocol.take(conn, view, raw, (start,), (end,), (tag,), 0, 1)
+                conn._protocol.take_one(conn, view, raw, start, end, tag)
                 continue
             if conn._handler.on_batch is not None:
                 one = memoryview(bytearray(8)).cast("i")

@@ -17,6 +17,7 @@ from ws_helpers import (
     HELLO,
     HELLO_BACK,
     REQUEST,
+    RESPONSE,
     Recorder,
     frame,
     opened,
@@ -259,6 +260,34 @@ def test_broadcast_passes_over_who_is_closing() -> None:
         assert receive_exactly(one, 4) == CLOSE_BACK
         one.sendall(CLOSE)
         assert receive_all(one) == b""
+
+
+def test_broadcast_to_all_follows_who_comes_and_goes() -> None:
+    """Neither to those in their handshake nor behind a close frame."""
+    handler = Recorder()
+    with serving(handler) as server, connect(server) as asking, opened(server) as one:
+        asking.sendall(REQUEST[:-2])
+        first, _ = handler.next("open")
+        server.broadcast("1")
+        assert receive_exactly(one, 3) == b"\x81\x011"
+        with opened(server) as two:
+            handler.next("open")
+            server.broadcast("2")
+            assert receive_exactly(two, 3) == b"\x81\x012"
+            first.close()
+            server.broadcast("3")
+            assert receive_exactly(two, 3) == b"\x81\x013"
+            assert receive_exactly(one, 7) == b"\x81\x012" + CLOSE_BACK
+            two.sendall(CLOSE)
+            assert receive_all(two) == CLOSE_BACK
+        one.sendall(CLOSE)
+        assert receive_all(one) == b""
+        asking.sendall(b"\r\n")
+        handler.next("close")
+        handler.next("close")
+        handler.next("open")
+        server.broadcast(b"4")
+        assert receive_exactly(asking, len(RESPONSE) + 3) == RESPONSE + b"\x82\x014"
 
 
 def test_a_stopped_server_can_be_started_again_and_keeps_no_loop() -> None:

@@ -448,6 +448,9 @@ static void headers_are_put_in_front(void)
         poll_once(&f, 0);
     }
     peer_reads(peer, blob + total, 5);
+    int64_t nothing[] = {token + GEV_SEND_RUN, (int64_t)0x82 << 32 | 1, 0};
+    CHECK_EQUAL(gev_loop_send(f.loop, 3, nothing, NULL, 0, NULL), 1);
+    peer_reads(peer, "\x82\0", 2);
     numbers[1] = (int64_t)0x81 << 32 | (COUNT + 1);
     CHECK_EQUAL(gev_loop_send(f.loop, 2 + COUNT, numbers, blob, total - 1, NULL), -EINVAL);
     free(blob);

@@ -221,7 +221,8 @@ static void add_piece(gev_loop *loop, gev_conn *conn, const uint8_t *base, size_
     uint8_t *out = loop->dressed + loop->dressed_size;
     size_t header = gev_framing_header(framing, size, out);
     size_t copied = small ? size : 0;
-    memcpy(out + header, base, copied);
+    if (copied) /* or there may be no blob */
+        memcpy(out + header, base, copied);
     size_t trailer = gev_framing_trailer(framing, out + header + copied);
     loop->dressed_size += header + copied + trailer;
     if (small) {
@@ -245,7 +246,8 @@ static void add_ws_frame(gev_loop *loop, gev_conn *conn, const uint8_t *base, si
     }
     uint8_t *out = loop->dressed + loop->dressed_size;
     size_t header = (size_t)gev_ws_header(out, first, size, NULL);
-    memcpy(out + header, base, size);
+    if (size)
+        memcpy(out + header, base, size);
     loop->dressed_size += header + size;
     link_piece(loop, conn, out, header + size);
 }
