@@ -152,6 +152,7 @@ def test_batches_are_of_undivided_frames() -> None:
         assert receive_exactly(sock, sum(map(len, FRAMES))) == b"".join(FRAMES)
         sock.sendall(b"\x00\x00\x00\x05\xff\xffabc")
         assert receive_all(sock) == b""
+        sock.close()
         assert handler.until("close").value is CloseReason.PROTOCOL_ERROR
 
 

@@ -118,6 +118,7 @@ def test_a_pong_may_answer_for_earlier_pings(listener: Listener) -> None:
         peer.send(TEXT, b"x")
         assert client.receive(PATIENCE) == "x"
         peer.send(CLOSE)
+        peer.sock.shutdown(socket.SHUT_WR)
 
 
 def test_many_threads_on_one_client(echo: Server) -> None:
@@ -142,7 +143,12 @@ def test_the_inbox_is_bounded(listener: Listener) -> None:
         ws.Client(listener.url, inbox_limit=100_000) as client,
     ):
         peer = answering.wait()
-        sender = Background(peer.sock.sendall, bare(BINARY, message) * 2000 + bare(CLOSE))
+
+        def send_all() -> None:
+            peer.sock.sendall(bare(BINARY, message) * 2000 + bare(CLOSE))
+            peer.sock.shutdown(socket.SHUT_WR)
+
+        sender = Background(send_all)
         while client._inbox._size < 100_000:
             call(client.connection.loop, lambda: None)
         for _ in range(3):

@@ -11,16 +11,37 @@ static void a_close_with_nothing_waiting_is_done_at_once(void)
     int peer;
     int64_t token = tcp_pair(&f, &peer);
     CHECK_EQUAL(send_bytes(&f, token, "bye", 3), 1);
-    CHECK_EQUAL(gev_conn_close(f.loop, token, GEV_REASON_PROTOCOL_ERROR), 1);
+    CHECK_EQUAL(gev_conn_close(f.loop, token, GEV_REASON_IDLE), 1);
     CHECK_EQUAL(gev_conn_close(f.loop, token, GEV_REASON_LOCAL), -ENOTCONN);
     CHECK_EQUAL(send_bytes(&f, token, "late", 4), 0);
     peer_reads(peer, "bye", 3);
     peer_sees_end(peer);
     poll_once(&f, -1);
     CHECK_EQUAL(changes_of(&f, token), GEV_CHANGE_CLOSED);
-    CHECK_EQUAL(reason_of(&f, token), GEV_REASON_PROTOCOL_ERROR);
+    CHECK_EQUAL(reason_of(&f, token), GEV_REASON_IDLE);
     poll_once(&f, 0);
     CHECK_EQUAL(f.turn->changes, 0);
+    close(peer);
+    close_loop(&f);
+}
+
+/* A refused frame may be coming still, and a reset would destroy the answer to it. */
+static void a_refusal_that_was_answered_lingers(void)
+{
+    fixture f = open_loop();
+    int peer;
+    int64_t token = tcp_pair(&f, &peer);
+    CHECK_EQUAL(gev_conn_close(f.loop, token, GEV_REASON_PROTOCOL_ERROR), 1); /* without a word */
+    close(peer);
+    token = tcp_pair(&f, &peer);
+    CHECK_EQUAL(send_bytes(&f, token, "no", 2), 1);
+    CHECK_EQUAL(gev_conn_close(f.loop, token, GEV_REASON_PROTOCOL_ERROR), 0);
+    peer_writes(peer, "more of it", 10);
+    peer_reads(peer, "no", 2);
+    peer_sees_end(peer);
+    peer_writes(peer, "and more", 8);
+    CHECK_EQUAL(shutdown(peer, SHUT_WR), 0);
+    CHECK_EQUAL(wait_closed(&f, token), GEV_REASON_PROTOCOL_ERROR);
     close(peer);
     close_loop(&f);
 }
@@ -197,6 +218,7 @@ int main(void)
 {
     CHECK_TIME(20);
     RUN(a_close_with_nothing_waiting_is_done_at_once);
+    RUN(a_refusal_that_was_answered_lingers);
     RUN(a_close_sends_what_waits);
     RUN(a_close_over_unread_input_lingers);
     RUN(an_abort_resets_and_its_reason_counts);

@@ -4,7 +4,7 @@
  *
  *   open --close--> DRAINING --output gone--> nothing unread, all acknowledged: closed
  *                                             else shutdown(SHUT_WR), and
- *                         something unread: LINGERING --the peer ends--> closed
+ *              something unread, or refused: LINGERING --the peer ends--> closed
  *                 something unacknowledged: LINGERING, ACKING --it is, or the peer ends--> closed
  *
  * Lingering is there because close(2) answers input, unread or still to come, with a reset, and a
@@ -62,6 +62,15 @@ bool gev_conn_unacknowledged(const gev_conn *conn)
     return gev_unacknowledged(conn->fd) > 0;
 }
 
+/* Whether the peer is being told that its input is no good. It may well be in the middle of sending
+ * it, which is more than anything here can see. */
+static bool refused(const gev_conn *conn)
+{
+    return conn->queued
+           && (conn->reason == GEV_REASON_PROTOCOL_ERROR
+               || conn->reason == GEV_REASON_FRAME_TOO_LARGE);
+}
+
 void gev_conn_drained(gev_loop *loop, gev_conn *conn)
 {
     if (conn->state & CONN_HALF_CLOSING)
@@ -72,9 +81,9 @@ void gev_conn_drained(gev_loop *loop, gev_conn *conn)
         return;
     }
     if (!(conn->state & (CONN_EOF | CONN_BROKEN))) {
-        uint16_t lingers = gev_conn_has_unread(conn)           ? CONN_LINGERING
-                           : gev_conn_unacknowledged(conn) ? CONN_LINGERING | CONN_ACKING
-                                                           : 0;
+        uint16_t lingers = refused(conn) || gev_conn_has_unread(conn) ? CONN_LINGERING
+                           : gev_conn_unacknowledged(conn)          ? CONN_LINGERING | CONN_ACKING
+                                                                    : 0;
         if (lingers) {
             shut_write(conn);
             conn->state |= lingers;
