@@ -182,6 +182,7 @@ def test_a_bad_frame_behind_a_pause() -> None:
         assert receive_exactly(sock, len(HELLO_BACK)) == HELLO_BACK
         conn.loop.call_soon_threadsafe(conn.resume_reading)
         assert receive_all(sock)[2:4] == b"\x03\xea"
+        sock.close()
         assert handler.next("close")[1][0] == 1002
 
 
