@@ -73,7 +73,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="everything in under a minute, for a first look"
+        "--quick", action="store_true", help="everything in under two minutes, for a first look"
     )
     parser.add_argument(
         "--rounds", type=_rounds, metavar="N", help=f"rounds a case ({FULL.rounds})"

@@ -13,9 +13,11 @@ of its own.
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 from gevffi._ws_connection import Connection
+from gevffi._ws_delivery import Frames
 from gevffi._ws_handler import Handler
 from gevffi._ws_http import Response
 from gevffi._ws_keeper import Deadlines, Keeper
@@ -28,6 +30,9 @@ from gevffi.loop import EventLoop
 
 _INTERNAL_ERROR = 1011
 _GOING_AWAY = 1001
+
+# Held by their connections and timers alone, so that no loop is held from here.
+_keepers: weakref.WeakValueDictionary[tuple[int, Terms], LoopKeeper] = weakref.WeakValueDictionary()
 
 
 class Adapter(TransportHandler):
@@ -46,6 +51,17 @@ class Adapter(TransportHandler):
 
     def _answered(self, conn: Transport, ws: Any, answer: Any) -> None:
         raise NotImplementedError
+
+    def _make_frames(self, *, server: bool, compressed: bool) -> Frames:
+        """What cuts the frames of connections on these terms."""
+        terms = self._terms
+        return Frames(
+            self._handler,
+            server=server,
+            compression=terms.compression if compressed else None,
+            max_message_size=terms.max_message_size,
+            text_as_bytes=terms.text == "bytes",
+        )
 
     def on_close(self, conn: Transport, reason: CloseReason) -> None:
         """Tell the handler, if the handshake was done."""
@@ -80,7 +96,15 @@ class Adapter(TransportHandler):
 
 
 class LoopKeeper(Keeper):
-    """What is to happen when, for the connections of a loop."""
+    """What is to happen when, for the connections of a loop that are kept on the same terms."""
+
+    @classmethod
+    def of(cls, loop: EventLoop, terms: Terms) -> LoopKeeper:
+        """The one for both. On the loop's thread."""
+        keeper = _keepers.get((id(loop), terms))
+        if keeper is None:
+            keeper = _keepers[id(loop), terms] = cls(loop, terms)
+        return keeper
 
     def __init__(self, loop: EventLoop, terms: Terms) -> None:
         self.handshake = Deadlines(terms.handshake_timeout, self._no_handshake)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from gevffi._ws_frames import BINARY, FIN, TEXT, header
 from gevffi._ws_messages import Messages, Output, State, close_payload
+from gevffi.broadcast import by_loop
 from gevffi.outbox import LARGE
 
 if TYPE_CHECKING:
@@ -265,13 +266,13 @@ def broadcast(conns: Iterable[Connection], message: str | bytes | bytearray | me
         message: a `str` goes as text, anything else as binary.
     """
     frame = encode(message)
-    by_loop: dict[EventLoop, list[Connection]] = {}
+    plain = []
     for conn in conns:
         if conn._masks:
             conn._post(TEXT if isinstance(message, str) else BINARY, payload_of(message))
         else:
-            by_loop.setdefault(conn.loop, []).append(conn)
-    for loop, those in by_loop.items():
+            plain.append(conn)
+    for loop, those in by_loop(plain).items():
         if loop.in_loop():
             send_to_all(loop, those, frame)
         else:

@@ -34,8 +34,7 @@ from gevffi.protocol import Protocol
 from gevffi.readbuf import ReadBuffer
 from gevffi.timers import Timer
 
-# Held by their connections and timers alone, so that no loop and no handler is held from here.
-_keepers: weakref.WeakValueDictionary[tuple[int, Terms], LoopKeeper] = weakref.WeakValueDictionary()
+# Held by their connections alone, so that no handler is held from here.
 _frames: weakref.WeakValueDictionary[tuple[int, Terms, bool], Frames] = (
     weakref.WeakValueDictionary()
 )
@@ -255,10 +254,7 @@ class ClientAdapter(Adapter):
         )
         if ws._paused:
             conn.pause_reading()
-        keeper = _keepers.get((id(conn.loop), terms))
-        if keeper is None:
-            keeper = _keepers[id(conn.loop), terms] = LoopKeeper(conn.loop, terms)
-        ws._keeper = keeper
+        keeper = ws._keeper = LoopKeeper.of(conn.loop, terms)
         if keeper.ping.delay:
             keeper.put(ws, keeper.ping)
         early, ws._early = ws._early, None
@@ -267,17 +263,10 @@ class ClientAdapter(Adapter):
             call(*arguments)
 
     def _cutting(self, *, compressed: bool) -> Frames:
-        handler, terms = self._handler, self._terms
-        key = (id(handler), terms, compressed)
+        key = (id(self._handler), self._terms, compressed)
         frames = _frames.get(key)
         if frames is None:
-            frames = _frames[key] = Frames(
-                handler,
-                server=False,
-                compression=terms.compression if compressed else None,
-                max_message_size=terms.max_message_size,
-                text_as_bytes=terms.text == "bytes",
-            )
+            frames = _frames[key] = self._make_frames(server=False, compressed=compressed)
         return frames
 
     def on_close(self, conn: Transport, reason: CloseReason) -> None:

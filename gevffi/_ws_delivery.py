@@ -188,7 +188,11 @@ class Frames(Framing):
     def take_one(
         self, conn: Transport, view: Any, raw: Any, start: int, end: int, tag: int
     ) -> None:
-        """The same with a single frame, in fewer steps, as nothing can be left of it."""
+        """The same with a single frame, in fewer steps, as nothing can be left of it.
+
+        What becomes of a message and its reply is written out in both, since a call more for each
+        message would show.
+        """
         ws: Connection = conn.context
         ws._heard = True
         if not conn._cutting or ws._messages.state is not _OPEN:  # type: ignore[union-attr]

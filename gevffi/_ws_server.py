@@ -13,14 +13,12 @@ connection goes on under `Frames`.
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 from gevffi import _ws_handshake
 from gevffi._ws_adapter import Adapter, LoopKeeper
 from gevffi._ws_connection import Connection
 from gevffi._ws_deflate import Deflate
-from gevffi._ws_delivery import Frames
 from gevffi._ws_handler import Handler
 from gevffi._ws_handshake import Answer
 from gevffi._ws_http import Response
@@ -116,24 +114,12 @@ class ServerAdapter(Adapter):
         super().__init__(handler, protocol.terms)
         self._upgrader = protocol.upgrader
         # Of connections without compression, and with it.
-        self._plain, self._compressed = (
-            Frames(
-                handler,
-                server=True,
-                compression=compression,
-                max_message_size=protocol.terms.max_message_size,
-                text_as_bytes=protocol.terms.text == "bytes",
-            )
-            for compression in (None, protocol.terms.compression)
-        )
-        # Held by their connections and timers alone, so that no loop is held from here.
-        self._keepers: weakref.WeakValueDictionary[int, LoopKeeper] = weakref.WeakValueDictionary()
+        self._plain = self._make_frames(server=True, compressed=False)
+        self._compressed = self._make_frames(server=True, compressed=True)
 
     def on_connect(self, conn: Transport) -> None:
         """Wait for the handshake."""
-        keeper = self._keepers.get(id(conn.loop))
-        if keeper is None:
-            keeper = self._keepers[id(conn.loop)] = LoopKeeper(conn.loop, self._terms)
+        keeper = LoopKeeper.of(conn.loop, self._terms)
         ws = conn.context = Connection(conn, self, keeper)
         ws._opening = self._upgrader.opening(ws)
         keeper.put(ws, keeper.handshake)

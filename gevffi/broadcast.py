@@ -15,7 +15,8 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Container, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Protocol as Structure
 
 from gevffi.connection import Connection
 from gevffi.connection_info import OPEN
@@ -24,6 +25,17 @@ from gevffi.sys.reactor import hold, hold_tokens
 
 if TYPE_CHECKING:
     from gevffi.loop import EventLoop
+
+
+class HasLoop(Structure):
+    """What belongs to a loop."""
+
+    @property
+    def loop(self) -> EventLoop:
+        """It."""
+
+
+C = TypeVar("C", bound=HasLoop)
 
 
 class Broadcaster:
@@ -100,11 +112,11 @@ def _frame(conn: Connection, data: Any) -> Any:
         return hold(memoryview(data).tobytes())
 
 
-def by_loop(connections: Iterable[Connection]) -> dict[EventLoop, list[Connection]]:
-    """The connections of each loop."""
-    loops: dict[EventLoop, list[Connection]] = defaultdict(list)
+def by_loop(connections: Iterable[C]) -> dict[EventLoop, list[C]]:
+    """The connections of each loop, on whatever level."""
+    loops: dict[EventLoop, list[C]] = defaultdict(list)
     for conn in connections:
-        loops[conn._loop].append(conn)
+        loops[conn.loop].append(conn)
     return loops
 
 

@@ -61,20 +61,21 @@ class Outbox:
         self.parts = 0
         """Pieces that are no message of their own but go on with the one before."""
         self._replies: list[Any] = []
-        self._of: Connection | None = None
+        self._of: Any = None  # whose they are
+        self._tagged = False  # they are messages of a WebSocket, and its protocol queues them
         self.first = 0
         """Of the frames of the replies that `frames_of` gathers: FIN and the opcode."""
-        self._tagged: Connection | None = None
 
     def replies_of(self, conn: Connection) -> list[Any]:
         """The list for the replies to a run of frames of `conn`, up to the next `commit`."""
         self._of = conn
+        self._tagged = False
         return self._replies
 
     def frames_of(self, conn: Connection) -> list[Any]:
         """The list for the replies to a run of WebSocket frames; `first` goes with them."""
-        self._of = None
-        self._tagged = conn
+        self._of = conn
+        self._tagged = True
         return self._replies
 
     def commit(self) -> None:
@@ -84,9 +85,10 @@ class Outbox:
             ValueError, TypeError: a reply cannot be sent; those before it are queued.
         """
         replies, conn = self._replies, self._of
-        if not replies or conn is None:
-            if replies and self._tagged is not None:
-                self._tagged._protocol.commit(self._tagged)  # type: ignore[attr-defined]
+        if not replies:
+            return
+        if self._tagged:
+            conn._protocol.commit(conn)
             return
         # There may be no framing any more, by `set_protocol` in the middle of the run.
         limit = LARGE - 1 if conn._packet is None else -1

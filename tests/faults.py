@@ -13,11 +13,14 @@ import gc
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from helpers import settle
@@ -25,6 +28,8 @@ from helpers import settle
 import gevffi
 from gevffi import CloseReason, Connection
 from gevffi.sys.memory import default_pool
+
+_HERE = Path(__file__).parent
 
 SECONDS = 20.0
 """After which a test gives up; never what it waits."""
@@ -218,3 +223,17 @@ def cpu_used(server: gevffi.Server, seconds: float = 0.3) -> float:
 
 QUIET = 0.06
 """CPU seconds in `cpu_used` that a loop with nothing to do stays under; one that spins uses 0.3."""
+
+
+def run_alone(program: str) -> str:
+    """Run `program` in a new Python; return what it wrote, its log included."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(_HERE), str(_HERE.parent)))},
+    )
+    assert done.returncode == 0, (done.returncode, done.stdout)
+    return done.stdout

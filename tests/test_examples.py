@@ -168,6 +168,7 @@ def test_chat() -> None:
         long.sendall(b"Carl\n" + b"x" * 1001)
         assert [hear_long(), hear_long()] == ["* your name?", "* hello, Carl; 3 here"]
         assert hear_long() == ""  # closed: the line is too long
+        long.shutdown(socket.SHUT_RDWR)
         assert [hear_anna(), hear_anna()] == ["* Carl is here", "* Carl has left"]
         bert.shutdown(socket.SHUT_WR)
         assert hear_anna() == "* Bert has left"

@@ -7,30 +7,26 @@ from __future__ import annotations
 
 import fcntl
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from faults import QUIET, Echo, Recorder, audited, connect, cpu_used, on_loop, read, read_all, reset
+from faults import (
+    QUIET,
+    Echo,
+    Recorder,
+    audited,
+    connect,
+    cpu_used,
+    on_loop,
+    read,
+    read_all,
+    reset,
+    run_alone,
+)
 
 from gevffi import CloseReason, Connection
 
 HERE = Path(__file__).parent
-
-
-def run_alone(program: str) -> str:
-    """Run `program` in a new Python; return what it wrote, its log included."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent)))},
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 OUT_OF_DESCRIPTORS = """

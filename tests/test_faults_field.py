@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-from faults import QUIET, Recorder, audited, connect, cpu_used, on_loop, pattern, read, reset
+from faults import (
+    QUIET,
+    Recorder,
+    audited,
+    connect,
+    cpu_used,
+    on_loop,
+    pattern,
+    read,
+    reset,
+    run_alone,
+)
 
 from gevffi import CloseReason, Connection
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "faults.md"
-
-
-def run_alone(program: str) -> str:
-    """Run `program` in a new Python; return what it wrote."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent)))},
-    )
-    assert done.returncode == 0, (done.returncode, done.stdout)
-    return done.stdout
 
 
 def test_sending_in_on_connect_to_who_has_reset_closes_once() -> None:

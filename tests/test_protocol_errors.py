@@ -187,6 +187,7 @@ def test_an_unfinished_frame_over_the_limit_closes(step: int) -> None:
         for at in range(0, len(stream), step):
             client.send(stream[at : at + step])
         assert receive_all(client.sock) == b""
+        client.sock.close()
         assert handler.until("close").value is CloseReason.FRAME_TOO_LARGE
 
 

@@ -17,7 +17,7 @@ import pytest
 from helpers import PATIENCE, Background
 from outgoing import call, deaf, looping, losing_nothing, nobody
 from ws_helpers import Recorder, serving
-from ws_peer import BINARY, CLOSE, PING, PONG, TEXT, Listener, Peer, bare, listening
+from ws_peer import BINARY, CLOSE, PING, PONG, TEXT, Listener, Peer, bare
 
 from gevffi import EventLoop, Server, blocking, ws
 
@@ -26,12 +26,6 @@ from gevffi import EventLoop, Server, blocking, ws
 def echo() -> Iterator[Server]:
     with serving(Recorder(), subprotocols=["echo"]) as server:
         yield server
-
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    with listening() as listener:
-        yield listener
 
 
 def url(server: Server) -> str:

@@ -6,14 +6,13 @@ import contextlib
 import logging
 import socket
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from helpers import Background, receive_all, receive_exactly
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from outgoing import call, looping
+from outgoing import call
 from ws_helpers import Recorder, frame, serving
 from ws_peer import (
     BINARY,
@@ -25,25 +24,11 @@ from ws_peer import (
     ClientRecorder,
     Listener,
     bare,
-    listening,
     quiet,
     talking,
 )
 
 from gevffi import EventLoop, ws
-
-
-@pytest.fixture
-def loop() -> Iterator[EventLoop]:
-    with looping() as loop:
-        yield loop
-
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    with listening() as listener:
-        yield listener
-
 
 # ---- messages -----------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,25 +20,11 @@ from ws_peer import (
     ClientRecorder,
     Listener,
     bare,
-    listening,
     quiet,
     talking,
 )
 
 from gevffi import EventLoop, Options, ws
-
-
-@pytest.fixture
-def loop() -> Iterator[EventLoop]:
-    with looping() as loop:
-        yield loop
-
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    with listening() as listener:
-        yield listener
-
 
 # ---- closing ------------------------------------------------------------------------------------
 

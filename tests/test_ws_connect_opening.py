@@ -7,7 +7,6 @@ import errno
 import logging
 import socket
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,24 +22,10 @@ from ws_peer import (
     Listener,
     answer_to,
     bare,
-    listening,
     talking,
 )
 
 from gevffi import EventLoop, ws
-
-
-@pytest.fixture
-def loop() -> Iterator[EventLoop]:
-    with looping() as loop:
-        yield loop
-
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    with listening() as listener:
-        yield listener
-
 
 # ---- it opens -----------------------------------------------------------------------------------
 

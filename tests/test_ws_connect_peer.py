@@ -11,20 +11,10 @@ from helpers import PATIENCE
 from outgoing import looping
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
+from ws_helpers import MESSAGES
 from ws_peer import quiet
 
 from gevffi import ws
-
-MESSAGES: list[str | bytes] = [
-    "",
-    "hi",
-    "ü" * 1000,
-    b"",
-    b"\0\xff",
-    b"x" * 70_000,
-    "y" * 500_000,
-    b"z" * (1 << 20),
-]
 
 
 @contextlib.contextmanager

@@ -6,20 +6,9 @@ import pytest
 from helpers import PATIENCE
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import connect
-from ws_helpers import Recorder, serving
+from ws_helpers import MESSAGES, Recorder, serving
 
 from gevffi import Server, ws
-
-MESSAGES: list[str | bytes] = [
-    "",
-    "hi",
-    "ü" * 1000,
-    b"",
-    b"\0\xff",
-    b"x" * 70_000,
-    "y" * 500_000,
-    b"z" * (1 << 20),
-]
 
 
 def url(server: Server) -> str:

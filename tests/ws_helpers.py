@@ -33,6 +33,16 @@ HELLO = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"  # RFC 6455, section 5.7
 HELLO_BACK = b"\x81\x05Hello"
 CLOSE = b"\x88\x82\x37\xfa\x21\x3d\x34\x12"  # 1000
 CLOSE_BACK = b"\x88\x02\x03\xe8"
+MESSAGES: list[str | bytes] = [
+    "",
+    "hi",
+    "ü" * 1000,
+    b"",
+    b"\0\xff",
+    b"x" * 70_000,
+    "y" * 500_000,
+    b"z" * (1 << 20),
+]
 
 
 class Recorder(ws.Handler):
