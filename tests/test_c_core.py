@@ -3,6 +3,9 @@
 Every `c/test_*.c` is a program; it is linked with all of `gevffi/sys/csrc`, run, and must return 0.
 There is no Python in it, so nothing that a sanitizer sees comes from anywhere else. The core is
 made of the files that the extension would be built from, here and with these environment variables.
+
+The compiler is most of the time it takes, so it runs ahead of the programs, once for each core of
+the machine.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,7 +27,7 @@ OTHERS = [f"test_poller_{poller}" for poller in POLLERS if poller != CONFIG.poll
 PROGRAMS = [path for path in sorted((HERE / "c").glob("test_*.c")) if path.stem not in OTHERS]
 FLAGS = [
     "-std=gnu11",
-    "-g",
+    "-g1",
     "-O1",
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
@@ -69,19 +74,37 @@ def run(command: list[str], seconds: float, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def core(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The object files of the core, compiled once for all programs."""
+def binaries(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Path, Future[Path]]]:
+    """Each program that is going to run; it is there when its compiler has ended, or why it is not.
+
+    The core is compiled once, for all of them.
+    """
+    functions = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    calls = [function.callspec for function in functions if function.function is test_c_program]
+    programs = [call.params["program"] for call in calls]
     folder = tmp_path_factory.mktemp("core")
-    run(["cc", *FLAGS, "-c", *map(str, CONFIG.sources)], COMPILE_SECONDS, folder)
-    return [str(folder / f"{source.stem}.o") for source in CONFIG.sources]
+    objects = [str(folder / f"{source.stem}.o") for source in CONFIG.sources]
+
+    def compile_part(source: Path) -> None:
+        run(["cc", *FLAGS, "-c", str(source)], COMPILE_SECONDS, folder)
+
+    def build(program: Path) -> Path:
+        binary = folder / program.stem
+        command = ["cc", *FLAGS, str(program), *objects, *LIBRARIES, "-o", str(binary)]
+        run(command, COMPILE_SECONDS, folder)
+        return binary
+
+    with ThreadPoolExecutor(os.cpu_count()) as compilers:
+        list(compilers.map(compile_part, map(Path, CONFIG.sources)))
+        yield {program: compilers.submit(build, program) for program in programs}
+        compilers.shutdown(cancel_futures=True)  # when the tests have been interrupted
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
-def test_c_program(program: Path, core: list[str], tmp_path: Path) -> None:
-    binary = str(tmp_path / program.stem)
-    command = ["cc", *FLAGS, str(program), *core, *LIBRARIES, "-o", binary]
-    run(command, COMPILE_SECONDS, tmp_path)
-    run([binary], RUN_SECONDS, tmp_path)
+def test_c_program(program: Path, binaries: dict[Path, Future[Path]], tmp_path: Path) -> None:
+    run([str(binaries[program].result())], RUN_SECONDS, tmp_path)
 
 
 def test_the_programs_are_found() -> None:
