@@ -118,10 +118,16 @@ def serving(handler: Handler, address: Any = "127.0.0.1:0", **options: Any) -> I
 
 
 def connect(server: Server | Address) -> socket.socket:
-    """A blocking socket connected to `server`."""
+    """A blocking socket connected to `server`.
+
+    What is given to `send` leaves at once. It would else wait until the server's kernel has
+    acknowledged what was sent before (up to 40 ms), and pieces would arrive as one.
+    """
     address = server if isinstance(server, Address) else server.address
     if address.port is not None:
-        return socket.create_connection((address.host, address.port), PATIENCE)
+        sock = socket.create_connection((address.host, address.port), PATIENCE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(PATIENCE)
     sock.connect(address.host)

@@ -51,13 +51,15 @@ def answer_to(request: bytes, more: bytes = b"") -> bytes:
 
 
 class Peer:
-    """A server's end of a connection.
+    """A server's end of a connection; what it sends leaves at once.
 
     Args:
         sock: connected.
     """
 
     def __init__(self, sock: socket.socket) -> None:
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = sock
 
     def request(self) -> bytes:
