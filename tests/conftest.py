@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import strict_builds
 from outgoing import looping
 from ws_peer import Listener, listening
 
@@ -33,3 +35,9 @@ def loop() -> Iterator[EventLoop]:
 def listener() -> Iterator[Listener]:
     with listening() as listener:
         yield listener
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The C programs of the benchmarks, built strictly and with sanitizers."""
+    return strict_builds.build_all(tmp_path_factory.mktemp("programs"))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from strict_builds import STRICT
 
 from benchmarks import build, process, registry, run
 from benchmarks.cases import Case
@@ -27,17 +28,9 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.samples import Sample
 
 CORES = frozenset(os.sched_getaffinity(0))
-STRICT = ("-g", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 Reply = Callable[[bytes, int], bytes | None]
 """Takes what was read and its position in the stream; None closes the connection."""
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The C programs, built strictly and with sanitizers."""
-    folder = tmp_path_factory.mktemp("programs")
-    return {name: build.build(name, folder, STRICT) for name in build.SOURCES}
 
 
 @pytest.fixture(scope="module")

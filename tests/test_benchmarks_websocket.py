@@ -18,19 +18,18 @@ import pytest
 import tiny_websocket
 from tiny_websocket import Frame, Server, answer, echo, frame
 
-from benchmarks import build, idle, process, registry, run
+from benchmarks import idle, process, registry, run
 from benchmarks.cases import CASES, IDLE_CASES, WEBSOCKET, Case, IdleCase
 from benchmarks.client import connect
 from benchmarks.errors import BenchmarkError
 
-STRICT = ("-g", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 CORES = process.Cores.available()
 
 
-@pytest.fixture(scope="module")
-def echoload(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The load generator, built strictly and with sanitizers."""
-    return build.build("echoload", tmp_path_factory.mktemp("programs"), STRICT)
+@pytest.fixture
+def echoload(programs: dict[str, Path]) -> Path:
+    """The load generator."""
+    return programs["echoload"]
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_connections_the_server_does_not_serve_are_not_all() -> None:
 def test_while_the_server_stops() -> None:
     """Broadcasts from a thread that knows nothing: each client gets a beginning of it."""
     handler = Recorder()
-    with serving(handler, loops=2) as server, clients(server, handler, 50) as socks:
+    with serving(handler, loops=2) as server, clients(server, handler, 20) as socks:
         over = threading.Event()
         began = threading.Event()
 

@@ -83,7 +83,7 @@ def binaries(
     """
     functions = [item for item in request.session.items if isinstance(item, pytest.Function)]
     calls = [function.callspec for function in functions if function.function is test_c_program]
-    programs = [call.params["program"] for call in calls]
+    chosen = [call.params["program"] for call in calls]
     folder = tmp_path_factory.mktemp("core")
     objects = [str(folder / f"{source.stem}.o") for source in CONFIG.sources]
 
@@ -98,7 +98,9 @@ def binaries(
 
     with ThreadPoolExecutor(os.cpu_count()) as compilers:
         list(compilers.map(compile_part, map(Path, CONFIG.sources)))
-        yield {program: compilers.submit(build, program) for program in programs}
+        yield {
+            program: compilers.submit(build, program) for program in PROGRAMS if program in chosen
+        }
         compilers.shutdown(cancel_futures=True)  # when the tests have been interrupted
 
 

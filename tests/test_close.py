@@ -113,7 +113,7 @@ def test_those_who_never_speak_are_closed_and_those_who_did_are_not(
     handler = Echo()
     address = f"unix:{tmp_path}/s" if unix else "127.0.0.1:0"
     with (
-        serving(handler, address, first_byte_timeout=1, **options) as server,
+        serving(handler, address, first_byte_timeout=0.5, **options) as server,
         connect(server) as speaks,
     ):
         speaks.sendall(b"x")

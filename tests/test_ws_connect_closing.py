@@ -162,7 +162,7 @@ def test_a_server_that_answers_pings_stays_and_one_that_does_not_gets_1011(
     loop: EventLoop, listener: Listener
 ) -> None:
     living, dead = quiet(), quiet()
-    options: dict[str, Any] = {"ping_interval": 0.02, "ping_timeout": 1}
+    options: dict[str, Any] = {"ping_interval": 0.02, "ping_timeout": 0.5}
     with (
         talking(loop, listener, living, **options) as (conn, peer),
         talking(loop, listener, dead, **options) as (_, silent),

@@ -236,7 +236,7 @@ def pause_and_resume_soon(conn: ws.Connection, message: Any) -> Any:
 @pytest.mark.parametrize("reply", [pause_and_resume, pause_and_resume_soon])
 @pytest.mark.parametrize("text_type", ["str", "bytes"])
 def test_many_small_messages_and_a_pause_at_each(reply: Reply, text_type: str) -> None:
-    many = [str(n) for n in range(20_000)]
+    many = [str(n) for n in range(10_000)]
     with serving(Recorder(reply), text=text_type) as server, opened(server) as sock:
         sender = helpers.Background(sock.sendall, text(*many))
         assert receive_exactly(sock, len(texts(*many))) == texts(*many)

@@ -51,7 +51,7 @@ def test_a_stalled_handshake_is_closed() -> None:
 def test_a_peer_that_answers_pings_stays_and_one_that_does_not_gets_1011() -> None:
     handler = Recorder()
     with (
-        serving(handler, ping_interval=0.02, ping_timeout=1) as server,
+        serving(handler, ping_interval=0.02, ping_timeout=0.5) as server,
         opened(server) as dead,
         opened(server) as living,
     ):
