@@ -7,10 +7,11 @@ import errno
 import logging
 import socket
 import struct
+import threading
 from typing import Any
 
 import pytest
-from helpers import receive_all
+from helpers import receive_all, wait
 from outgoing import Names, call, deaf, looping, losing_nothing, nobody
 from ws_helpers import Recorder, serving
 from ws_peer import (
@@ -348,13 +349,19 @@ def test_nothing_stays_behind(listener: Listener) -> None:
 def test_a_failure_is_logged_by_default(
     loop: EventLoop, listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ws.connect(loop, listener.url, ws.Handler())
+    class Default(ws.Handler):
+        def on_connect_failed(self, conn: ws.Connection, exc: Exception) -> None:
+            super().on_connect_failed(conn, exc)
+            told.set()
+
+    told = threading.Event()
+    ws.connect(loop, listener.url, Default())
     with caplog.at_level(logging.WARNING, "gevffi"), listener.accept() as peer:
         peer.request()
         peer.sock.sendall(NOT_FOUND)
         with pytest.raises(ConnectionResetError):
             receive_all(peer.sock)
-        call(loop, lambda: None)
+        wait(told)
     assert "the server answers 404" in caplog.text
 
 
