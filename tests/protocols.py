@@ -97,11 +97,11 @@ class Pieces:
     def send(self, piece: bytes) -> None:
         self.sock.sendall(piece)
         # On loopback the bytes are in the server's socket when `sendall` returns, so they are read
-        # in the turn of this call or before.
-        for _ in range(2):
-            turned = threading.Event()
-            self.conn.loop.call_soon_threadsafe(turned.set)
-            wait(turned)
+        # in the turn of the second call or before.
+        turned = threading.Event()
+        call_soon = self.conn.loop.call_soon_threadsafe
+        call_soon(call_soon, turned.set)
+        wait(turned)
 
 
 @contextlib.contextmanager
