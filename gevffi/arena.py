@@ -68,15 +68,15 @@ class Arena:
         del self.region
 
     def view(self) -> memoryview:
-        """What this turn read into, read-only: a new root, or a copy."""
-        return memoryview(self._copied()) if self.copying else self.region.root()
+        """What this turn read into, read-only; to be sliced."""
+        return memoryview(self._copied()) if self.copying else self.region.root
 
     def buffer(self) -> Any:
-        """The same as an object whose slices are `bytes`. To be let go of before `settle`."""
+        """The same as an object whose slices are `bytes`."""
         return self._copied() if self.copying else self.region.buffer
 
     def _copied(self) -> bytes:
-        reserve = self.region.root()[self._size - RESERVE :]
+        reserve = self.region.root[self._size - RESERVE :]
         return reserve[: self._reactor.used()].tobytes()
 
     @property
@@ -84,20 +84,27 @@ class Arena:
         """Regions that only kept views hold. From any thread."""
         return sum(buffer() is not None for buffer in self._leased)
 
-    def settle(self) -> None:
-        """End a turn that has delivered messages: decide where the next one starts."""
-        if self._always_copying:
-            return
+    def settle(self) -> bool:
+        """End a turn that has delivered messages: decide where the next one starts.
+
+        Returns:
+            Whether that is in the same memory; else `move` is to be called, once nothing that was
+            read in this turn is to be sent any more.
+        """
+        if self.copying:
+            return self._always_copying
         if not self.region.borrowed():
-            if self.copying:
-                self._use(self.region)
             self.start = 0
-        elif self.copying:
+            return True
+        self.start = self._reactor.used()
+        return self._size - RESERVE - self.start >= RESERVE
+
+    def move(self) -> None:
+        """Read into other memory, or other parts of this one."""
+        if self.region.borrowed():
             self._lease()
         else:
-            self.start = self._reactor.used()
-            if self._size - RESERVE - self.start < RESERVE:
-                self._lease()
+            self._use(self.region)
 
     def _lease(self) -> None:
         self._leased = [buffer for buffer in self._leased if buffer() is not None]

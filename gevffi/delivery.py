@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from gevffi.arena import Arena
 from gevffi.batch import Batch
 from gevffi.outbox import LARGE, Outbox, join
-from gevffi.sys.reactor import Reactor
+from gevffi.sys.reactor import SEND_READ, Reactor
 
 if TYPE_CHECKING:
     from gevffi.connection import Connection
@@ -82,10 +82,15 @@ class Delivery:
                 self._reactor.recount(-1, 0)
                 continue
             try:
-                reply = conn._receive(conn, None, view[start:end])
+                message = view[start:end]
+                reply = conn._receive(conn, None, message)
                 if reply is not None:
                     if switched and conn in switched:
                         conn._send_packet(reply)
+                        continue
+                    if reply is message:  # leaves from where it was read
+                        pieces.append(SEND_READ - conn._token)
+                        pieces.append(start << 32 | end)
                         continue
                     try:
                         if len(reply) < LARGE:
@@ -134,7 +139,7 @@ class Delivery:
                 continue
             if batches:
                 starts, ends, _tags = arrays
-                self._batch(conn, Batch(view, starts[first:last], ends[first:last]))
+                self._batch(conn, Batch(view[:], starts[first:last], ends[first:last]))
                 continue
             replies = outbox.replies_of(conn)
             starts, left = lists[0], [*lists[1][first:last]]
@@ -192,7 +197,7 @@ class Delivery:
                 continue
             end = start + size
             if conn._protocol.tagged:
-                view = region.root()
+                view = region.root
                 raw = region.buffer if conn._framing.as_bytes else view
                 conn._protocol.take_one(conn, view, raw, start, end, tag)
                 continue
@@ -200,10 +205,10 @@ class Delivery:
                 one = memoryview(bytearray(8)).cast("i")
                 one[0], one[1] = start, end
                 one = one.toreadonly()
-                self._batch(conn, Batch(region.root(), one[:1], one[1:]))
+                self._batch(conn, Batch(region.root[:], one[:1], one[1:]))
                 continue
             try:
-                data = region.buffer if conn._framing.as_bytes else region.root()
+                data = region.buffer if conn._framing.as_bytes else region.root
                 reply = conn._receive(conn, None, data[start:end])
                 if reply is not None:
                     conn._send_packet(reply)

@@ -1,17 +1,8 @@
-"""The event loop: one thread, one turn after the other.
+"""The event loop: what runs in one thread, and all it is made of.
 
-          C, GIL free                          Python                             C, GIL free
- ┌──────────────────────────────┐   ┌─────────────────────────────────┐   ┌──────────────────────┐
- │ epoll_wait                   │   │ accepted -> on_connect          │   │ for each connection  │
- │ accept4 new connections      │   │ frames   -> on_message -> reply │   │   one sendmsg, or    │
- │ recv each ready socket       ├──▶│ changes  -> on_drain, on_close  ├──▶│   keep the rest and  │
- │   into the arena             │   │ calls from threads, timers      │   │   arm for writable   │
- │ flush what is writable       │   │                                 │   │                      │
- └──────────────────────────────┘   └─────────────────────────────────┘   └──────────────────────┘
-
-A turn crosses into C twice however many connections are ready, and spends a handful of Python
-steps on a message: look the connection up, slice, call, append the reply. That inner loop is in
-`delivery.py`, and what else happens to connections in `lifecycle.py`; here is what surrounds them.
+A loop turns (`turn.py`): it waits, reads, has handlers called and sends. The calling is in
+`delivery.py`, and what else happens to connections in `lifecycle.py`. Here is what surrounds that:
+starting and stopping, calls from other threads, timers, and how connections come.
 """
 
 from __future__ import annotations
@@ -41,10 +32,10 @@ from gevffi.options import Options
 from gevffi.outbox import Outbox
 from gevffi.protocol import Protocol, Raw, Receive
 from gevffi.stats import LoopStats, loop_stats
-from gevffi.sys.errors import check
 from gevffi.sys.memory import default_pool
-from gevffi.sys.reactor import FRAMES, MORE, RUNS, Accepted, Reactor
+from gevffi.sys.reactor import Accepted, Reactor
 from gevffi.timers import Timer, TimerQueue, check_delay
+from gevffi.turn import turn
 
 logger = logging.getLogger("gevffi")
 
@@ -109,8 +100,7 @@ class EventLoop:
             raise RuntimeError(f"{self.name} has been run before; make a new loop")
         self._thread = threading.get_ident()
         try:
-            while not self._stopping or self.connection_count:
-                self._turn()
+            turn(self)
         finally:
             self._finish()
 
@@ -219,10 +209,7 @@ class EventLoop:
         Calls run in the order they were made here. The loop is woken once, however many are
         queued. After the loop has ended this does nothing.
         """
-        if self.in_loop():
-            self._mailbox.put_here(callback, args)
-        else:
-            self._mailbox.put(callback, args)
+        self._mailbox.put(callback, args)
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
         """Call `callback(*args)` once, in `delay` seconds. On the loop's thread, or before `run`.
@@ -380,43 +367,6 @@ class EventLoop:
         """
         self.check_thread()
         self._broadcaster.send(data, connections)
-
-    # ---- a turn ---------------------------------------------------------------------------------
-
-    def _turn(self) -> None:
-        calls, timers = self._mailbox.calls, self._timers
-        timeout = 0 if calls else timers.timeout_ms() if timers.heap else -1
-        found = self._reactor.poll(self._arena.start, timeout)
-        if found < 0:
-            check(found, "gev_loop_poll")
-        if self._delivery.switched:
-            self._delivery.switched.clear()
-        frames = found & FRAMES
-        if frames:
-            self._delivery.frames(frames)
-        if found & RUNS:
-            self._delivery.runs()
-        if found & MORE:
-            self._more()
-        if calls:
-            self._mailbox.run(self._log)
-        if timers.heap:
-            timers.run_due(self._log)
-        self._outbox.flush()
-        if self._life.closing:
-            self._life.close_flushed()
-        if found & (FRAMES | RUNS):
-            self._arena.settle()
-
-    def _more(self) -> None:
-        self._delivery.large()
-        changes, accepted, error, listener = self._reactor.more()
-        if changes:
-            self._life.apply(changes)
-        if accepted:
-            self._acceptor.hand_out(accepted)
-        if error:
-            self._acceptor.rest(error, listener)
 
     def _cut_again(self, conn: Connection) -> None:
         """After `resume_reading`: what a protocol had left in the buffer, and only then what is

@@ -40,10 +40,6 @@ class Mailbox:
                 self._wake()
             return not self._closed
 
-    def put_here(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
-        """The same on the loop's own thread, which need not be woken."""
-        self.calls.append((callback, args))
-
     def run(self, failed: Callable[[Exception], None]) -> None:
         """Make the calls there are; what they put in waits for the next turn."""
         count = len(self.calls)

@@ -40,13 +40,13 @@ class Outbox:
 
     __slots__ = (
         "_arena",
-        "_large",
         "_of",
         "_reactor",
         "_replies",
         "_tagged",
         "blob",
         "first",
+        "large",
         "parts",
         "pieces",
     )
@@ -57,7 +57,7 @@ class Outbox:
         # Emptied, never replaced: the loop's inner loop holds on to these very objects.
         self.blob = bytearray()
         self.pieces: list[int] = []
-        self._large: list[Any] = []
+        self.large: list[Any] = []
         self.parts = 0
         """Pieces that are no message of their own but go on with the one before."""
         self._replies: list[Any] = []
@@ -151,7 +151,7 @@ class Outbox:
             base = hold(data)
         except (BufferError, ValueError):  # it does not lie in one piece
             base = hold(memoryview(data).tobytes())
-        self._large.append(base)
+        self.large.append(base)
         self.pieces.append(~token)
         self.pieces.append(len(base))
         if not fixed:
@@ -174,8 +174,8 @@ class Outbox:
                 self._reactor.recount(0, -self.parts)
                 self.parts = 0
             try:
-                self._reactor.send(self.pieces, self.blob, self._large)
+                self._reactor.send(self.pieces, self.blob, self.large)
             finally:
                 self.blob.clear()
                 self.pieces.clear()
-                self._large.clear()
+                self.large.clear()

@@ -170,7 +170,7 @@ class RingBuffer(ReadBuffer):
         self._region = region
         self._size = region.size
         self._clean = min(region.size, self._limit) - held
-        self._window(region.root(), 0, held)
+        self._window(region.root, 0, held)
 
     def _make_room(self, n: int) -> None:
         """See to it that `n` bytes may be written."""
@@ -181,10 +181,7 @@ class RingBuffer(ReadBuffer):
             )
         region = self._region
         assert region is not None
-        self._view = _EMPTY  # our own root is not to count
-        borrowed = region.borrowed()
-        self._view = region.root()
-        if borrowed or held + n > region.size:
+        if region.borrowed() or held + n > region.size:
             self._move(max(held + n, region.size))
         else:
             self._clean = min(region.size, self._limit) - held

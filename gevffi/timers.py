@@ -1,7 +1,7 @@
 """Timers of a loop: a binary heap by due time.
 
-A loop asks twice a turn: how long may I wait, and what is due. Both look at the first entry only,
-so a hundred thousand timers cost a turn what one does. A cancelled timer stays in the heap as an
+A turn of the loop is told when the first one is due, and tells when it is; so a hundred thousand
+timers cost a turn what one does, and nothing until then. A cancelled timer stays in the heap as an
 empty shell until its time comes, or until more than half of the heap is shells and it is rebuilt
 (as asyncio does).
 """
@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import heapq
 import math
-import time
 from collections.abc import Callable
 from itertools import count
 from typing import Any
+
+from gevffi.sys.reactor import NEVER, now_ns
 
 
 class Timer:
@@ -50,8 +51,10 @@ class TimerQueue:
     """The timers of one loop. Belongs to the loop's thread."""
 
     def __init__(self) -> None:
-        self.heap: list[tuple[float, int, Timer]] = []
-        """Due time, order and timer. Others only look whether it is empty."""
+        self.heap: list[tuple[int, int, Timer]] = []
+        """Due time, order and timer."""
+        self.due = NEVER
+        """When the first one is due, in nanoseconds of `now_ns`."""
         self._order = count()  # timers due at the same time run in the order they were made
         self.shells = 0
         """Cancelled entries still in the heap. Other threads may count at once and lose one,
@@ -64,21 +67,20 @@ class TimerQueue:
             heapq.heapify(self.heap)
             self.shells = 0
         timer._queue = self
-        heapq.heappush(self.heap, (time.monotonic() + delay, next(self._order), timer))
+        self._push(now_ns() + _nanoseconds(delay), timer)
+        self.due = self.heap[0][0]
 
     @property
     def running(self) -> int:
         """Entries that are not cancelled. From any thread."""
         return max(0, len(self.heap) - self.shells)
 
-    def timeout_ms(self) -> int:
-        """Milliseconds until the first timer is due, rounded up. There is one."""
-        left = self.heap[0][0] - time.monotonic()
-        return math.ceil(min(max(0.0, left * 1000), 0x7FFFFFFF))
+    def _push(self, due: int, timer: Timer) -> None:
+        heapq.heappush(self.heap, (min(due, NEVER - 1), next(self._order), timer))
 
     def run_due(self, failed: Callable[[Exception], None]) -> None:
         """Call what is due. An exception goes to `failed` and the timer goes on."""
-        now = time.monotonic()
+        now = now_ns()
         for _turn in range(len(self.heap)):  # what the callbacks add waits for the next turn
             if self.heap[0][0] > now:
                 break
@@ -93,13 +95,18 @@ class TimerQueue:
                 timer._call = None
             else:
                 # A loop that was held up skips the calls it missed instead of making them in a row.
-                missed = (now - due) // interval
-                heapq.heappush(self.heap, (due + (missed + 1) * interval, next(self._order), timer))
+                step = _nanoseconds(interval)
+                self._push(due + ((now - due) // step + 1) * step, timer)
             callback, args = call
             try:
                 callback(*args)
             except Exception as exc:
                 failed(exc)
+        self.due = self.heap[0][0] if self.heap else NEVER
+
+
+def _nanoseconds(seconds: float) -> int:
+    return math.ceil(min(seconds, 9e9) * 1e9)
 
 
 def check_delay(name: str, seconds: float, *, zero: bool) -> float:

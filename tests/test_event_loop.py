@@ -7,6 +7,7 @@ import logging
 import math
 import queue
 import socket
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -263,6 +264,15 @@ def test_an_exception_in_a_timer_is_logged_and_the_loop_goes_on(
     loop.run()
     (record,) = caplog.records
     assert isinstance(record.exc_info and record.exc_info[1], ZeroDivisionError)
+
+
+def test_a_timer_that_is_never_due_does_not_keep_others_from_it() -> None:
+    loop = EventLoop()
+    loop.call_later(sys.float_info.max, print)
+    loop.call_every(sys.float_info.max, print)
+    loop.call_later(0.001, loop.stop)
+    loop.run()
+    assert loop.stats().timers == 3  # of which `stop` has added one
 
 
 def test_many_cancelled_timers_do_not_pile_up() -> None:

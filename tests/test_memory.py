@@ -53,7 +53,7 @@ def test_the_second_half_is_the_first() -> None:
     assert len(region.buffer) == 2 * region.size
     region.buffer[0:3] = b"abc"
     region.buffer[region.size - 1 : region.size + 1] = b"xy"
-    assert bytes(region.root()[region.size - 1 : region.size + 3]) == b"xybc"
+    assert bytes(region.root[:][region.size - 1 : region.size + 3]) == b"xybc"
     assert region.base[0] == ord("y")
 
 
@@ -179,11 +179,11 @@ def region() -> Region:
 def test_a_region_is_borrowed_while_any_view_lives(region: Region) -> None:
     for _ in range(100):
         assert not region.borrowed()
-        root = region.root()
+        root = region.root[:]
         assert root.readonly
         assert region.borrowed()
         inner = root[10:20][2:4]
-        root.release()
+        del root
         assert region.borrowed()
         array = np.frombuffer(inner, dtype=np.uint8)
         del inner
@@ -208,7 +208,7 @@ def test_a_view_in_another_thread(region: Region) -> None:
 
     thread = threading.Thread(target=hold)
     thread.start()
-    views.put(region.root()[5:9])
+    views.put(region.root[:][5:9])
     assert taken.wait(10)
     assert region.borrowed()
     views.put(None)
@@ -221,7 +221,7 @@ def test_the_ring_goes_back_with_the_last_view() -> None:
     pool = Pool()
     region = pool.take(PAGE)
     region.buffer[0:4] = b"kept"
-    inner = region.root()[0:8][0:4]
+    inner = region.root[:][0:8][0:4]
     array = np.frombuffer(inner, dtype=np.uint8)
     del region
     assert pool.stats().used_rings == 1
@@ -249,7 +249,7 @@ def test_the_last_view_may_die_in_any_thread() -> None:
     for thread in threads:
         thread.start()
     for _ in range(3000):
-        views.put(pool.take(PAGE).root()[1:2])
+        views.put(pool.take(PAGE).root[:][1:2])
     for _ in threads:
         views.put(None)
     for thread in threads:
@@ -261,7 +261,7 @@ def test_the_last_view_may_die_in_any_thread() -> None:
 def test_a_view_outlives_its_pool() -> None:
     gc.collect()  # no pool of an earlier test may go while this one counts
     before = mappings()
-    view = Pool().take(PAGE).root()
+    view = Pool().take(PAGE).root[:]
     gc.collect()
     assert mappings() > before
     assert len(bytes(view)) == 2 * PAGE
@@ -277,7 +277,7 @@ def test_pools_in_cycles_are_collected() -> None:
         cycle: list[object] = []
         pool = Pool()
         regions = [pool.take(PAGE) for _ in range(5)]
-        cycle += [cycle, pool, regions, [region.root() for region in regions]]
+        cycle += [cycle, pool, regions, [region.root[:] for region in regions]]
         del cycle, pool, regions
     gc.collect()
     assert mappings() == before
@@ -291,7 +291,7 @@ def test_where_counts_lie_a_region_is_always_borrowed(monkeypatch: pytest.Monkey
 
 def test_find_reads_only_what_it_may(region: Region) -> None:
     region.buffer[0:6] = b"abcabc"
-    root = region.root()
+    root = region.root[:]
     assert memory.find(root, b"c", 0, 6) == 2
     assert memory.find(root, b"c", 3, 6) == 2
     assert memory.find(root, b"c", 3, 5) == -1
@@ -310,9 +310,9 @@ default = default_pool()
 assert default_pool() is default
 pool = Pool(warm_bytes=0)
 mine, shared = pool.take(4096), default.take(4096)
-orphan = Pool(warm_bytes=0).take(4096).root()
+orphan = Pool(warm_bytes=0).take(4096).root[:]
 mine.buffer[0:6] = shared.buffer[0:6] = b"parent"
-view = mine.root()
+view = mine.root[:]
 told, tell = os.pipe()
 if os.fork() == 0:
     result = [bytes(view[0:6]) == bytes(6)]
@@ -348,7 +348,7 @@ from gevffi.sys.memory import default_pool
 stop = threading.Event()
 def work():
     while not stop.is_set():
-        default_pool().take(4096).root()
+        default_pool().take(4096).root[:]
 threads = [threading.Thread(target=work) for _ in range(3)]
 for thread in threads: thread.start()
 codes = []

@@ -195,6 +195,30 @@ def test_an_echo_of_a_kept_view_is_right_whatever_came_since() -> None:
         assert set(sent) <= set(wanted)
 
 
+@pytest.mark.parametrize("max_leases", [0, 2, 1000])
+def test_what_is_kept_and_returned_comes_back_through_all_moves_of_the_arena(
+    max_leases: int,
+) -> None:
+    kept: list[Any] = []
+
+    class Keeper(Recorder):
+        def on_message(self, conn: Connection, ctx: Any, data: Any) -> Any:
+            kept.append(data)
+            return data
+
+    with serving(Keeper(), arena_size=1 << 17, max_leases=max_leases) as server:
+        socks = [connect(server) for _ in range(4)]
+        for number in range(150):
+            for sock in socks:
+                sock.sendall(bytes([number]) * (61 * number))
+            for sock in socks:
+                assert receive_exactly(sock, 61 * number) == bytes([number]) * (61 * number)
+        assert (server.loops[0].leases == max_leases) is (max_leases < 1000)
+        assert sum(map(len, kept)) == 4 * sum(61 * number for number in range(150))
+        for sock in socks:
+            sock.close()
+
+
 class NoBuffer:
     def __len__(self) -> int:
         return 5

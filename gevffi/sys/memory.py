@@ -6,16 +6,19 @@ addresses, also across its end (`csrc/ring.c` draws it). `Pool` hands rings out 
 
     Region ──▶ buffer (ffi.buffer) ──▶ owner (ffi.gc) ──▶ the ring goes back to the pool
                   ▲
-      root view ──┤      every view of the region, every slice of one, and every NumPy array
-      slice ──────┤      over a slice, holds a reference to `buffer`, and not to the region
+                views            what CPython keeps for all memoryviews of one buffer
+                  ▲
+      root view ──┤              every slice of the root view, every slice of one, and every NumPy
+      slice ──────┤              array over one, holds a reference to `views`, and not to the region
       array ──────┘
 
 Two things follow, and all of gevffi's zero-copy rests on them:
 
 * The ring goes back when the last of them is gone, in whatever thread, and not before. Nothing
   here ever unmaps or releases by hand.
-* Whether anybody still looks is the reference count of `buffer`: `Region.borrowed`. Releasing a
-  memoryview would not do instead, since its slices live on after that.
+* Whether anybody still looks is the reference count of `views`: `Region.borrowed`. Releasing a
+  memoryview would not do instead, since its slices live on after that. The object has no name in
+  Python; the garbage collector knows it as what a memoryview refers to.
 
 Where reference counts do not tell the truth (PyPy) `COUNTS_ARE_TRUE` is false and a region counts
 as borrowed for ever.
@@ -27,6 +30,7 @@ child: their rings turn into private zeros, and `default_pool` makes a new one t
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 import threading
@@ -64,12 +68,14 @@ class Region:
         ring: a `gev_ring *` that was taken from it, which is the region's from now on.
     """
 
-    __slots__ = ("_alone", "base", "buffer", "ring", "size")
+    __slots__ = ("_alone", "_views", "base", "buffer", "ring", "root", "size")
 
     size: int  #: bytes; a power of two
     base: Any  #: `uint8_t *`: 2 * size bytes, the second half being the first half again
-    buffer: Any  #: a writable `ffi.buffer` over them; keep no reference to it (see `borrowed`)
+    buffer: Any  #: a writable `ffi.buffer` over them
+    root: memoryview  #: the same read-only; to be sliced, as keeping itself is not `borrowed`
     ring: Any  #: `gev_ring *`
+    _views: Any
 
     def __init__(self, pool: Pool, ring: Any) -> None:
         self.ring = ring
@@ -81,20 +87,18 @@ class Region:
         finalize = MethodType(MethodType(lib.gev_ring_finalize, pool.handle), ring)
         owner = ffi.gc(ring.base, finalize)
         self.buffer = ffi.buffer(owner, 2 * self.size)
-        self._alone = getrefcount(self.buffer) if COUNTS_ARE_TRUE else -1
-
-    def root(self) -> memoryview:
-        """Return a new read-only view of all 2 * size bytes."""
-        return memoryview(self.buffer).toreadonly()
+        self.root = memoryview(self.buffer).toreadonly()
+        self._views = gc.get_referents(self.root)[0] if COUNTS_ARE_TRUE else None
+        self._alone = getrefcount(self._views) if COUNTS_ARE_TRUE else -1
 
     def borrowed(self) -> bool:
-        """Whether a view made by `root`, or anything made of one, is still alive.
+        """Whether a slice of `root`, or anything made of one, is still alive, released or not.
 
-        References to `buffer` itself count too. Costs one reference count, so it may be asked
-        once a tick. Always true where `COUNTS_ARE_TRUE` is not.
+        Costs one reference count, so it may be asked once a turn. Always true where
+        `COUNTS_ARE_TRUE` is not.
         """
         # Written exactly as in __init__: both see the same temporary references.
-        return getrefcount(self.buffer) != self._alone
+        return getrefcount(self._views) != self._alone
 
 
 class Pool:

@@ -40,8 +40,21 @@ hold_tokens: Callable[[array[int]], Any] = partial(ffi.from_buffer, _INT64S)
 """The same for an `array("q")` of tokens, for `Reactor.broadcast`; `len` is their number."""
 
 _int32s = lru_cache(maxsize=256)(lambda count: Struct(f"{count}i"))
-_pack_int64s = lru_cache(maxsize=256)(lambda count: Struct(f"{count}q").pack)
+_FRAME = Struct("3i")
+_int64s = lru_cache(maxsize=256)(lambda count: Struct(f"{count}q"))
+_FEW = 256
+_pack_few = [Struct(f"{count}q").pack for count in range(_FEW)]
 
+now_ns: Callable[[], int] = lib.gev_now_ns
+"""Nanoseconds of the clock that `Reactor.poll` waits by."""
+
+NEVER = (1 << 63) - 1
+"""A time of that clock that does not come."""
+
+_poll, _send = lib.gev_loop_poll, lib.gev_loop_send
+
+DUE: int = lib.GEV_DUE
+"""In what `Reactor.poll` returns: it is as late as it was told."""
 MORE: int = lib.GEV_MORE
 """In what `Reactor.poll` returns: there is more than frames and runs."""
 RUNS: int = lib.GEV_RUNS
@@ -51,6 +64,9 @@ FRAMES = RUNS - 1
 SEND_RUN: int = lib.GEV_SEND_RUN
 """Added to a token in what `Reactor.send` is told: its pieces follow, as a count and sizes. The
 count may have the first byte of WebSocket frames in it, 32 bits further up."""
+SEND_READ: int = lib.GEV_SEND_READ
+"""What a token is subtracted from there, for a piece of what this turn has read: it follows, as
+`start << 32 | end` in the arena."""
 
 
 class Change(IntFlag):
@@ -142,16 +158,8 @@ class Reactor:
         self._pool = pool  # the C loop takes rings from it for as long as it lives
         loop = self._loop = ffi.gc(out[0], lib.gev_loop_close)
         turn = self._turn = lib.gev_loop_turn(loop)
-        self._frames = ffi.buffer(turn.frames, 2 * 3 * max_events * ffi.sizeof("int32_t"))
+        self._frames = memoryview(ffi.buffer(turn.frames, 2 * max_events * _FRAME.size))
         self._changes = (turn.change_slot, turn.change_what, turn.change_reason)
-        self._send = partial(lib.gev_loop_send, loop)
-        self.poll: Callable[[int, int], int] = partial(lib.gev_loop_poll, loop)
-        """`poll(start, timeout_ms)`: wait, accept, read into the arena from `start` on, flush.
-
-        Returns the number of frames, plus RUNS when there are `runs`, plus MORE when `more` or
-        `large` has something to tell, or -errno.
-        Runs without the GIL. Results stay valid until the next call.
-        """
 
     def close(self) -> None:
         """Close every connection at once and free the loop. Nothing may be called after it."""
@@ -163,6 +171,35 @@ class Reactor:
 
     # ---- a turn ---------------------------------------------------------------------------------
 
+    def poll(
+        self, start: int, due: int, pieces: list[int], blob: bytearray, large: list[Any]
+    ) -> int:
+        """Send, wait, accept, read, flush: all of it without the GIL.
+
+        Results stay valid until the next call.
+
+        Args:
+            start: where in the arena the reads go.
+            due: the wait ends then at the latest, in nanoseconds of `now_ns`.
+            pieces, blob, large: what to send, as for `send`.
+
+        Returns:
+            The number of frames, plus RUNS when there are `runs`, plus MORE when `more` or `large`
+            has something to tell, plus DUE when it is `due`; or -errno.
+        """
+        count = len(pieces)
+        pack = _pack_few[count] if count < _FEW else _int64s(count).pack
+        return _poll(  # type: ignore[no-any-return]
+            self._loop,
+            start,
+            due,
+            count,
+            pack(*pieces),
+            hold(blob) if blob else _NULL,
+            len(blob),
+            ffi.new(_ADDRESSES, large) if large else _NULL,
+        )
+
     def read_into(self, region: Region, offset: int, size: int) -> None:
         """Read into `size` bytes of `region`, from `offset` on; that is 0 in all results."""
         self._region = region
@@ -171,15 +208,14 @@ class Reactor:
 
     def frames(self, count: int) -> Iterable[tuple[int, int, int]]:
         """The turn's frames: slot, and where in the arena it starts and ends."""
-        numbers = iter(_int32s(3 * count).unpack_from(self._frames))
-        return zip(numbers, numbers, numbers)  # noqa: B905 - strict would be checked for nothing
+        return _FRAME.iter_unpack(self._frames[: _FRAME.size * count])
 
     def runs(self) -> Iterable[tuple[int, int, int, int]]:
         """The turn's runs: slot, first cut, last cut + 1, and where in the arena that ends."""
         turn = self._turn
         count = 4 * turn.run_count
         numbers = iter(_int32s(count).unpack(ffi.buffer(turn.runs, 4 * count)))
-        return zip(numbers, numbers, numbers, numbers)  # noqa: B905 - as in `frames`
+        return zip(numbers, numbers, numbers, numbers)  # noqa: B905 - strict would be checked for nothing
 
     def cuts(self) -> tuple[Sequence[int], Sequence[int]]:
         """Where in the arena the frames of all runs start and end."""
@@ -259,13 +295,14 @@ class Reactor:
         """Send what was gathered; without the GIL. See `gev_loop_send`.
 
         Args:
-            pieces: the numbers that tell of the pieces; at least one piece.
+            pieces: the numbers that tell of the pieces.
             blob: the small pieces.
             large: the large ones, as `hold` gave them.
         """
-        result = self._send(
+        result = _send(
+            self._loop,
             len(pieces),
-            _pack_int64s(len(pieces))(*pieces),
+            _int64s(len(pieces)).pack(*pieces),
             hold(blob) if blob else _NULL,
             len(blob),
             ffi.new(_ADDRESSES, large) if large else _NULL,

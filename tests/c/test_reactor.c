@@ -206,13 +206,13 @@ static void a_turn_without_room_in_the_arena_is_refused(void)
     int peer;
     unix_pair(&f, &peer);
     peer_writes(peer, "x", 1);
-    CHECK_EQUAL(gev_loop_poll(f.loop, ARENA - MIN_READ + 1, 0), -EINVAL);
-    CHECK_EQUAL(gev_loop_poll(f.loop, ARENA + 1, 0), -EINVAL);
-    CHECK_EQUAL(gev_loop_poll(f.loop, UINT32_MAX, 0), -EINVAL);
+    CHECK_EQUAL(gev_loop_poll(f.loop, ARENA - MIN_READ + 1, 0, 0, NULL, NULL, 0, NULL), -EINVAL);
+    CHECK_EQUAL(gev_loop_poll(f.loop, ARENA + 1, 0, 0, NULL, NULL, 0, NULL), -EINVAL);
+    CHECK_EQUAL(gev_loop_poll(f.loop, UINT32_MAX, 0, 0, NULL, NULL, 0, NULL), -EINVAL);
     gev_loop_arena(f.loop, f.arena, MIN_READ - 1);
-    CHECK_EQUAL(gev_loop_poll(f.loop, 0, 0), -EINVAL);
+    CHECK_EQUAL(gev_loop_poll(f.loop, 0, 0, 0, NULL, NULL, 0, NULL), -EINVAL);
     gev_loop_arena(f.loop, f.arena, 1u << 31); /* frames are told in 32-bit signed numbers */
-    CHECK_EQUAL(gev_loop_poll(f.loop, 0, 0), -EINVAL);
+    CHECK_EQUAL(gev_loop_poll(f.loop, 0, 0, 0, NULL, NULL, 0, NULL), -EINVAL);
     gev_loop_arena(f.loop, f.arena, ARENA);
     poll_from(&f, ARENA - MIN_READ, 0);
     CHECK_EQUAL(f.frames, 1);

@@ -157,7 +157,6 @@ struct gev_loop {
 };
 
 /* conn.c */
-int64_t gev_now_ns(void);
 int64_t gev_now_ms(void);
 gev_conn *gev_conn_at(gev_loop *loop, int64_t token);
 int64_t gev_conn_token(const gev_loop *loop, const gev_conn *conn);

@@ -287,7 +287,13 @@ static int link_pieces(gev_loop *loop, int32_t count, const int64_t *numbers, co
     for (int32_t i = 0; i + 1 < count; i += 2) {
         int64_t token = numbers[i], number = numbers[i + 1];
         pieces += token >= 0 && token & GEV_SEND_RUN ? (uint32_t)number : 1;
-        if (token < 0) {
+        if (token < 0 && ~token & GEV_SEND_RUN) {
+            uint64_t start = (uint64_t)number >> 32, end = (uint32_t)number;
+            if (start > end || end > loop->arena_size)
+                return -EINVAL;
+            add_piece(loop, gev_conn_at(loop, GEV_SEND_READ - token), loop->arena + start,
+                      (size_t)(end - start), false);
+        } else if (token < 0) {
             add_piece(loop, gev_conn_at(loop, ~token), *large++, (size_t)number, false);
         } else if (token & GEV_SEND_RUN) {
             gev_conn *conn = gev_conn_at(loop, token & ~GEV_SEND_RUN);

@@ -14,6 +14,7 @@
 #include "conn.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -218,12 +219,23 @@ static void count_messages(gev_loop *loop)
                       &loop->stats.received_carry);
 }
 
-int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
+/* How long to wait from `now` until `due`, both in nanoseconds. */
+static int timeout_ms(int64_t now, int64_t due)
+{
+    int64_t left = due > now ? (due - now - 1) / 1000000 + 1 : 0;
+    return due == INT64_MAX ? -1 : left < INT_MAX ? (int)left : INT_MAX;
+}
+
+int gev_loop_poll(gev_loop *loop, uint32_t start, int64_t due, int32_t count, const void *numbers,
+                  const uint8_t *blob, size_t blob_size, const uint8_t *const *large)
 {
     gev_turn *turn = &loop->turn;
     if (start > loop->arena_size || loop->arena_size - start < GEV_MIN_READ
             || loop->arena_size > INT32_MAX)
         return -EINVAL;
+    int sent = count ? gev_loop_send(loop, count, numbers, blob, blob_size, large) : 0;
+    if (sent < 0)
+        return sent;
     int64_t now = gev_stats_turn_over(&loop->stats);
     count_messages(loop);
     loop->messages = 0;
@@ -232,10 +244,9 @@ int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
     turn->run_count = turn->cuts = turn->large_count = 0;
     turn->used = start;
     if (loop->served == loop->ready) {
-        if (loop->first_changed >= 0 || loop->again_count)
-            timeout_ms = 0;
-        timeout_ms = gev_idle_timeout(loop, timeout_ms);
-        int ready = gev_poller_wait(loop->poller, timeout_ms);
+        bool at_once = loop->first_changed >= 0 || loop->again_count;
+        int timeout = gev_idle_timeout(loop, at_once ? 0 : timeout_ms(now, due));
+        int ready = gev_poller_wait(loop->poller, timeout);
         if (ready < 0 && ready != -EINTR)
             return ready;
         loop->served = 0;
@@ -255,5 +266,6 @@ int gev_loop_poll(gev_loop *loop, uint32_t start, int timeout_ms)
     gev_count(&loop->stats.counts.accepted, (uint64_t)turn->accepted);
     loop->messages = loop->frames + turn->cuts + turn->large_count;
     bool more = turn->changes || turn->accepted || turn->accept_error || turn->large_count;
-    return loop->frames + (more ? GEV_MORE : 0) + (turn->run_count ? GEV_RUNS : 0);
+    return loop->frames + (more ? GEV_MORE : 0) + (turn->run_count ? GEV_RUNS : 0)
+           + (due <= now ? GEV_DUE : 0);
 }
