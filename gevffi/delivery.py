@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from gevffi.arena import Arena
 from gevffi.batch import Batch
 from gevffi.outbox import LARGE, Outbox, join
-from gevffi.sys.reactor import SEND_READ, Reactor
+from gevffi.sys.reactor import Reactor
 
 if TYPE_CHECKING:
     from gevffi.connection import Connection
@@ -74,7 +74,9 @@ class Delivery:
         blob, pieces = outbox.blob, outbox.pieces
         arena = self._arena
         view = arena.view()
+        back = 0
         for slot, start, end in self._reactor.frames(count):
+            back -= 1  # what says "this frame, to where it came from"
             conn: Any = conns[slot]
             if switched and conn in switched:  # by somebody else's callback
                 if conn.connected:
@@ -83,14 +85,16 @@ class Delivery:
                 continue
             try:
                 message = view[start:end]
-                reply = conn._receive(conn, None, message)
+                receive = (
+                    conn._receive
+                )  # in two steps: CPython 3.11 is slow at calling an attribute
+                reply = receive(conn, None, message)
                 if reply is not None:
                     if switched and conn in switched:
                         conn._send_packet(reply)
                         continue
                     if reply is message:  # leaves from where it was read
-                        pieces.append(SEND_READ - conn._token)
-                        pieces.append(start << 32 | end)
+                        pieces.append(back)
                         continue
                     try:
                         if len(reply) < LARGE:

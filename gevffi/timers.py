@@ -17,6 +17,9 @@ from typing import Any
 from gevffi.sys.reactor import NEVER, now_ns
 
 
+_LATEST = (1 << 63) - 1
+
+
 class Timer:
     """A call to be made later; made by `call_later`, `call_every`, `run_after`, `run_every`."""
 
@@ -76,7 +79,7 @@ class TimerQueue:
         return max(0, len(self.heap) - self.shells)
 
     def _push(self, due: int, timer: Timer) -> None:
-        heapq.heappush(self.heap, (min(due, NEVER - 1), next(self._order), timer))
+        heapq.heappush(self.heap, (min(due, _LATEST), next(self._order), timer))
 
     def run_due(self, failed: Callable[[Exception], None]) -> None:
         """Call what is due. An exception goes to `failed` and the timer goes on."""

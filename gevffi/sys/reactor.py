@@ -41,15 +41,16 @@ hold_tokens: Callable[[array[int]], Any] = partial(ffi.from_buffer, _INT64S)
 
 _int32s = lru_cache(maxsize=256)(lambda count: Struct(f"{count}i"))
 _FRAME = Struct("3i")
-_int64s = lru_cache(maxsize=256)(lambda count: Struct(f"{count}q"))
+_INT64 = "l" if Struct("l").size == 8 else "q"  # the same, and "l" is packed in fewer steps
+_int64s = lru_cache(maxsize=256)(lambda count: Struct(f"{count}{_INT64}"))
 _FEW = 256
-_pack_few = [Struct(f"{count}q").pack for count in range(_FEW)]
+_pack_few = [Struct(f"{count}{_INT64}").pack for count in range(_FEW)]
 
 now_ns: Callable[[], int] = lib.gev_now_ns
 """Nanoseconds of the clock that `Reactor.poll` waits by."""
 
-NEVER = (1 << 63) - 1
-"""A time of that clock that does not come."""
+NEVER = 0
+"""Instead of a time of that clock: it does not come."""
 
 _poll, _send = lib.gev_loop_poll, lib.gev_loop_send
 
@@ -64,9 +65,6 @@ FRAMES = RUNS - 1
 SEND_RUN: int = lib.GEV_SEND_RUN
 """Added to a token in what `Reactor.send` is told: its pieces follow, as a count and sizes. The
 count may have the first byte of WebSocket frames in it, 32 bits further up."""
-SEND_READ: int = lib.GEV_SEND_READ
-"""What a token is subtracted from there, for a piece of what this turn has read: it follows, as
-`start << 32 | end` in the arena."""
 
 
 class Change(IntFlag):

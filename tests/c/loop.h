@@ -139,7 +139,7 @@ static inline int32_t slot_of(int64_t token)
 
 static inline void poll_from(fixture *f, uint32_t start, int timeout_ms)
 {
-    int64_t due = timeout_ms < 0 ? INT64_MAX : gev_now_ns() + (int64_t)timeout_ms * 1000000;
+    int64_t due = timeout_ms < 0 ? 0 : gev_now_ns() + (int64_t)timeout_ms * 1000000;
     int found = gev_loop_poll(f->loop, start, due, 0, NULL, NULL, 0, NULL);
     CHECK(found >= 0);
     f->frames = found & (GEV_RUNS - 1);

@@ -53,7 +53,7 @@ static void a_full_arena_ends_the_turn_and_the_next_goes_on(void)
         poll_once(&f, 0);
         CHECK_EQUAL(f.frames, 1);
         for (int i = 0; i < PEERS; i++)
-            if (tokens[i] == f.turn->frames[0])
+            if (slot_of(tokens[i]) == f.turn->frames[0])
                 heard[i]++;
         /* Whoever speaks again is not served twice before the others were served once. */
         peer_writes(peers[f.turn->frames[0]], data, 1000);
@@ -206,13 +206,13 @@ static void a_turn_without_room_in_the_arena_is_refused(void)
     int peer;
     unix_pair(&f, &peer);
     peer_writes(peer, "x", 1);
-    CHECK_EQUAL(gev_loop_poll(f.loop, ARENA - MIN_READ + 1, 0, 0, NULL, NULL, 0, NULL), -EINVAL);
-    CHECK_EQUAL(gev_loop_poll(f.loop, ARENA + 1, 0, 0, NULL, NULL, 0, NULL), -EINVAL);
-    CHECK_EQUAL(gev_loop_poll(f.loop, UINT32_MAX, 0, 0, NULL, NULL, 0, NULL), -EINVAL);
+    CHECK_EQUAL(gev_loop_poll(f.loop, ARENA - MIN_READ + 1, 1, 0, NULL, NULL, 0, NULL), -EINVAL);
+    CHECK_EQUAL(gev_loop_poll(f.loop, ARENA + 1, 1, 0, NULL, NULL, 0, NULL), -EINVAL);
+    CHECK_EQUAL(gev_loop_poll(f.loop, UINT32_MAX, 1, 0, NULL, NULL, 0, NULL), -EINVAL);
     gev_loop_arena(f.loop, f.arena, MIN_READ - 1);
-    CHECK_EQUAL(gev_loop_poll(f.loop, 0, 0, 0, NULL, NULL, 0, NULL), -EINVAL);
+    CHECK_EQUAL(gev_loop_poll(f.loop, 0, 1, 0, NULL, NULL, 0, NULL), -EINVAL);
     gev_loop_arena(f.loop, f.arena, 1u << 31); /* frames are told in 32-bit signed numbers */
-    CHECK_EQUAL(gev_loop_poll(f.loop, 0, 0, 0, NULL, NULL, 0, NULL), -EINVAL);
+    CHECK_EQUAL(gev_loop_poll(f.loop, 0, 1, 0, NULL, NULL, 0, NULL), -EINVAL);
     gev_loop_arena(f.loop, f.arena, ARENA);
     poll_from(&f, ARENA - MIN_READ, 0);
     CHECK_EQUAL(f.frames, 1);

@@ -49,10 +49,13 @@ static void changes_that_do_not_fit_come_later(void)
     fixture f = open_loop_over(limits, MIB);
     enum { CONNS = 100 };
     int peers[CONNS], told[CONNS] = {0};
+    int64_t tokens[CONNS];
+    for (int i = 0; i < CONNS; i++) {
+        tokens[i] = unix_pair(&f, &peers[i]);
+        CHECK_EQUAL(slot_of(tokens[i]), i);
+    }
     for (int i = 0; i < CONNS; i++)
-        CHECK_EQUAL(slot_of(unix_pair(&f, &peers[i])), i);
-    for (int i = 0; i < CONNS; i++)
-        CHECK_EQUAL(gev_conn_abort(f.loop, i, GEV_REASON_LOCAL), 0);
+        CHECK_EQUAL(gev_conn_abort(f.loop, tokens[i], GEV_REASON_LOCAL), 0);
     for (int turn = 0; turn < (CONNS + 6) / 7; turn++) {
         poll_once(&f, -1); /* does not block: there is something to tell */
         for (int i = 0; i < f.turn->changes; i++)

@@ -57,6 +57,7 @@ static int grow(gev_loop *loop)
     memset(conns + loop->capacity, 0, (size_t)(capacity - loop->capacity) * sizeof *conns);
     for (int32_t slot = capacity - 1; slot >= loop->capacity; slot--) {
         conns[slot].fd = -1;
+        conns[slot].generation = 1;
         conns[slot].next = loop->free_slot;
         loop->free_slot = slot;
     }
@@ -175,7 +176,7 @@ void gev_conn_release_told(gev_loop *loop)
         if (!(loop->turn.change_what[i] & GEV_CHANGE_CLOSED))
             continue;
         gev_conn *conn = &loop->conns[loop->turn.change_slot[i]];
-        conn->generation = (conn->generation + 1) & 0x3fffffff;
+        conn->generation = conn->generation % 0x3fffffff + 1; /* 30 bits, and never 0 */
         conn->next = loop->free_slot;
         loop->free_slot = loop->turn.change_slot[i];
     }

@@ -47,7 +47,7 @@ enum {
 typedef struct gev_conn {
     int32_t fd;              /* -1: closed, or the slot is free */
     uint32_t generation;     /* of the slot, so that an old token never reaches a new connection;
-                                30 bits, since bit 62 of a token names listeners */
+                                30 bits, since bit 62 of a token names listeners; never 0 */
     uint16_t state;
     uint8_t interest;        /* as the poller has it */
     uint8_t reason;          /* of a connect(2) that failed: its errno */

@@ -228,8 +228,8 @@ int64_t gev_now_ns(void);
 enum { GEV_RUNS = 1 << 23, GEV_MORE = 1 << 24, GEV_DUE = 1 << 25 };
 
 /* One turn: sends what the last one left to be sent, as by gev_loop_send; then waits, accepts,
- * reads into arena[start:], flushes. The wait ends at `due` at the latest, a time of gev_now_ns, or
- * never if that is INT64_MAX.
+ * reads into arena[start:], flushes. The wait ends at `due` at the latest, a time of gev_now_ns; 0 is
+ * never.
  * -EINVAL: there are less than 64 KiB from `start` on, or the arena has more than 2 GiB; or the
  * numbers are wrong, as in gev_loop_send.
  * Returns the number of frames, plus GEV_RUNS if there are runs, plus GEV_MORE if there are
@@ -280,21 +280,20 @@ gev_ring *gev_conn_take_large(gev_loop *loop, int64_t token, uint32_t total);
 int32_t *gev_loop_take_cuts(gev_loop *loop);
 void gev_free_cuts(int32_t *cuts);
 
-/* In what gev_loop_send is told: added to a token; and what a token is subtracted from. */
+/* Added to a token in what gev_loop_send is told. */
 #define GEV_SEND_RUN 0x4000000000000000
-#define GEV_SEND_READ -0x4000000000000001
 
 /* Sends pieces, in order, as `count` numbers of type int64_t tell:
  *   token, end                        the next bytes of the blob, up to `end`
  *   token + GEV_SEND_RUN, n, n sizes  the next n pieces of the blob
  *   ~token, size                      that many bytes at the next address in `large`
- *   GEV_SEND_READ - token, n          what the last turn read into arena[n >> 32 : n & 0xffffffff]
+ *   ~i                                the frame i of the last turn, to where it came from
  * In the second form n may have the first byte of a WebSocket frame in its upper half, 32 bits
  * further up: then each piece leaves as such a frame, not masked. (Under GEV_WEBSOCKET all others
  * leave as they are.)
  * The pieces of one connection leave together. What the kernel does not take is copied. Pieces for
  * connections that are gone are dropped. Returns how many connections there were. -EINVAL: the blob
- * is not as large as that, or the arena. */
+ * is not as large as that, or there is no such frame. */
 int gev_loop_send(gev_loop *loop, int32_t count, const void *numbers, const uint8_t *blob,
                   size_t blob_size, const uint8_t *const *large);
 

@@ -278,22 +278,38 @@ static int room_for(gev_loop *loop, int32_t count, size_t blob_size)
     return 0;
 }
 
+/* A frame of the last turn, as it came. */
+static int send_back(gev_loop *loop, int32_t index)
+{
+    if (index >= loop->frames)
+        return -EINVAL;
+    const int32_t *frame = loop->turn.frames + 3 * (size_t)index;
+    gev_conn *conn = &loop->conns[frame[0]]; /* the slot is free again in the next turn */
+    if (conn->fd >= 0)
+        add_piece(loop, conn, loop->arena + frame[1], (size_t)(frame[2] - frame[1]), false);
+    return 0;
+}
+
 /* The numbers are Python's; -EINVAL if they ask for more of the blob than there is. */
 static int link_pieces(gev_loop *loop, int32_t count, const int64_t *numbers, const uint8_t *blob,
                        size_t blob_size, const uint8_t *const *large)
 {
     size_t at = 0;
     int64_t pieces = 0;
-    for (int32_t i = 0; i + 1 < count; i += 2) {
-        int64_t token = numbers[i], number = numbers[i + 1];
-        pieces += token >= 0 && token & GEV_SEND_RUN ? (uint32_t)number : 1;
-        if (token < 0 && ~token & GEV_SEND_RUN) {
-            uint64_t start = (uint64_t)number >> 32, end = (uint32_t)number;
-            if (start > end || end > loop->arena_size)
+    for (int32_t i = 0; i < count; i += 2) {
+        int64_t token = numbers[i], number;
+        if (token < 0 && token >= INT32_MIN) { /* no generation is 0, so this is no ~token */
+            if (send_back(loop, (int32_t)~token))
                 return -EINVAL;
-            add_piece(loop, gev_conn_at(loop, GEV_SEND_READ - token), loop->arena + start,
-                      (size_t)(end - start), false);
-        } else if (token < 0) {
+            pieces++;
+            i--;
+            continue;
+        }
+        if (i + 1 == count)
+            break;
+        number = numbers[i + 1];
+        pieces += token >= 0 && token & GEV_SEND_RUN ? (uint32_t)number : 1;
+        if (token < 0) {
             add_piece(loop, gev_conn_at(loop, ~token), *large++, (size_t)number, false);
         } else if (token & GEV_SEND_RUN) {
             gev_conn *conn = gev_conn_at(loop, token & ~GEV_SEND_RUN);

@@ -219,11 +219,11 @@ static void count_messages(gev_loop *loop)
                       &loop->stats.received_carry);
 }
 
-/* How long to wait from `now` until `due`, both in nanoseconds. */
+/* How long to wait from `now` until `due`, both in nanoseconds; 0 is never. */
 static int timeout_ms(int64_t now, int64_t due)
 {
     int64_t left = due > now ? (due - now - 1) / 1000000 + 1 : 0;
-    return due == INT64_MAX ? -1 : left < INT_MAX ? (int)left : INT_MAX;
+    return !due ? -1 : left < INT_MAX ? (int)left : INT_MAX;
 }
 
 int gev_loop_poll(gev_loop *loop, uint32_t start, int64_t due, int32_t count, const void *numbers,
@@ -267,5 +267,5 @@ int gev_loop_poll(gev_loop *loop, uint32_t start, int64_t due, int32_t count, co
     loop->messages = loop->frames + turn->cuts + turn->large_count;
     bool more = turn->changes || turn->accepted || turn->accept_error || turn->large_count;
     return loop->frames + (more ? GEV_MORE : 0) + (turn->run_count ? GEV_RUNS : 0)
-           + (due <= now ? GEV_DUE : 0);
+           + (due && due <= now ? GEV_DUE : 0);
 }
