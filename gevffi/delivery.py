@@ -85,9 +85,7 @@ class Delivery:
                 continue
             try:
                 message = view[start:end]
-                receive = (
-                    conn._receive
-                )  # in two steps: CPython 3.11 is slow at calling an attribute
+                receive = conn._receive  # CPython 3.11 is slow at calling an attribute
                 reply = receive(conn, None, message)
                 if reply is not None:
                     if switched and conn in switched:

@@ -16,7 +16,6 @@ from typing import Any
 
 from gevffi.sys.reactor import NEVER, now_ns
 
-
 _LATEST = (1 << 63) - 1
 
 
