@@ -25,7 +25,7 @@ import logging
 import weakref
 from typing import Any
 
-from gevffi.sys.memory import COUNTS_ARE_TRUE, Pool, Region
+from gevffi.sys.memory import COUNTS_ARE_TRUE, Pool, Region, getrefcount
 from gevffi.sys.reactor import Reactor
 
 logger = logging.getLogger("gevffi")
@@ -91,11 +91,12 @@ class Arena:
             Whether that is in the same memory; else `move` is to be called, once nothing that was
             read in this turn is to be sent any more.
         """
-        if self.copying:
-            return self._always_copying
-        if not self.region.borrowed():
+        region = self.region
+        if getrefcount(region.views) == region.unborrowed and not self.copying:
             self.start = 0
             return True
+        if self.copying:
+            return self._always_copying
         self.start = self._reactor.used()
         return self._size - RESERVE - self.start >= RESERVE
 

@@ -1,14 +1,12 @@
-"""The inner loops: from what a turn has read to the handlers, and their replies to the outbox.
+"""From the frames that C has cut to the handlers, and their replies to the outbox.
 
-    frames   one for each read, where nothing is to be cut              -> on_message
-    runs     all frames of a read, where they were cut in C             -> on_message, or on_batch
+    runs     all frames of a read                                       -> on_message, or on_batch
     large    frames too large for the arena, each in a ring of its own  -> the same
 
-This is where the time goes, so a message gets a handful of steps and no more. There is no test for
-connections that are closing: these have a `_receive` that discards. A handler that pauses reading,
-or changes the protocol, in the middle of a run has the rest of the run given back: C keeps it, and
-cuts it again when the time has come. The list of what is left of the run is emptied then, which
-ends the loop over it.
+This is where the time goes, so a message gets a handful of steps and no more. A handler that pauses
+reading, or changes the protocol, in the middle of a run has the rest of the run given back: C keeps
+it, and cuts it again when the time has come. The list of what is left of the run is emptied then,
+which ends the loop over it.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gevffi.arena import Arena
 from gevffi.batch import Batch
-from gevffi.outbox import LARGE, Outbox, join
+from gevffi.outbox import Outbox
 from gevffi.sys.reactor import Reactor
 
 if TYPE_CHECKING:
@@ -66,45 +64,11 @@ class Delivery:
         self.left = 0
         """Frames that were left of the last run that was ended early."""
 
-    def frames(self, count: int) -> None:
-        """Deliver reads as they are."""
-        conns = self._conns
-        switched = self.switched
-        outbox = self._outbox
-        blob, pieces = outbox.blob, outbox.pieces
-        arena = self._arena
-        view = arena.view()
-        back = 0
-        for slot, start, end in self._reactor.frames(count):
-            back -= 1  # what says "this frame, to where it came from"
-            conn: Any = conns[slot]
-            if switched and conn in switched:  # by somebody else's callback
-                if conn.connected:
-                    self._reactor.unread_arena(conn._token, start, end, behind=True)
-                self._reactor.recount(-1, 0)
-                continue
-            try:
-                message = view[start:end]
-                receive = conn._receive  # CPython 3.11 is slow at calling an attribute
-                reply = receive(conn, None, message)
-                if reply is not None:
-                    if switched and conn in switched:
-                        conn._send_packet(reply)
-                        continue
-                    if reply is message:  # leaves from where it was read
-                        pieces.append(back)
-                        continue
-                    try:
-                        if len(reply) < LARGE:
-                            join(blob, reply)
-                            pieces.append(conn._token)
-                            pieces.append(len(blob))
-                        else:
-                            outbox.add_large(conn._token, reply)
-                    except TypeError:
-                        outbox.add_scattered(conn._token, reply)
-            except Exception as exc:
-                self._failed(conn, exc)
+    def unread_frame(self, conn: Connection, start: int, end: int) -> None:
+        """A read that is not to be delivered, since the protocol was changed: have it cut."""
+        if conn.connected:
+            self._reactor.unread_arena(conn._token, start, end, behind=True)
+        self._reactor.recount(-1, 0)
 
     def runs(self) -> None:
         """Deliver frames that were cut in C."""

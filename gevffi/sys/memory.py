@@ -68,14 +68,14 @@ class Region:
         ring: a `gev_ring *` that was taken from it, which is the region's from now on.
     """
 
-    __slots__ = ("_alone", "_views", "base", "buffer", "ring", "root", "size")
+    __slots__ = ("base", "buffer", "ring", "root", "size", "unborrowed", "views")
 
     size: int  #: bytes; a power of two
     base: Any  #: `uint8_t *`: 2 * size bytes, the second half being the first half again
     buffer: Any  #: a writable `ffi.buffer` over them
     root: memoryview  #: the same read-only; to be sliced, as keeping itself is not `borrowed`
     ring: Any  #: `gev_ring *`
-    _views: Any
+    views: Any
 
     def __init__(self, pool: Pool, ring: Any) -> None:
         self.ring = ring
@@ -88,8 +88,8 @@ class Region:
         owner = ffi.gc(ring.base, finalize)
         self.buffer = ffi.buffer(owner, 2 * self.size)
         self.root = memoryview(self.buffer).toreadonly()
-        self._views = gc.get_referents(self.root)[0] if COUNTS_ARE_TRUE else None
-        self._alone = getrefcount(self._views) if COUNTS_ARE_TRUE else -1
+        self.views = gc.get_referents(self.root)[0] if COUNTS_ARE_TRUE else None
+        self.unborrowed = getrefcount(self.views) if COUNTS_ARE_TRUE else -1
 
     def borrowed(self) -> bool:
         """Whether a slice of `root`, or anything made of one, is still alive, released or not.
@@ -98,7 +98,7 @@ class Region:
         `COUNTS_ARE_TRUE` is not.
         """
         # Written exactly as in __init__: both see the same temporary references.
-        return getrefcount(self._views) != self._alone
+        return getrefcount(self.views) != self.unborrowed
 
 
 class Pool:

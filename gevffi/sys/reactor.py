@@ -41,6 +41,7 @@ hold_tokens: Callable[[array[int]], Any] = partial(ffi.from_buffer, _INT64S)
 
 _int32s = lru_cache(maxsize=256)(lambda count: Struct(f"{count}i"))
 _FRAME = Struct("3i")
+FRAME_BYTES = _FRAME.size
 _INT64 = "l" if Struct("l").size == 8 else "q"  # the same, and "l" is packed in fewer steps
 _int64s = lru_cache(maxsize=256)(lambda count: Struct(f"{count}{_INT64}"))
 _FEW = 256
@@ -156,7 +157,8 @@ class Reactor:
         self._pool = pool  # the C loop takes rings from it for as long as it lives
         loop = self._loop = ffi.gc(out[0], lib.gev_loop_close)
         turn = self._turn = lib.gev_loop_turn(loop)
-        self._frames = memoryview(ffi.buffer(turn.frames, 2 * max_events * _FRAME.size))
+        self.frame_table = memoryview(ffi.buffer(turn.frames, 2 * max_events * FRAME_BYTES))
+        """The frames of a turn, FRAME_BYTES each, for `unpack_frames`."""
         self._changes = (turn.change_slot, turn.change_what, turn.change_reason)
 
     def close(self) -> None:
@@ -204,9 +206,8 @@ class Reactor:
         self._base = region.base + offset
         lib.gev_loop_arena(self._loop, region.base + offset, size)
 
-    def frames(self, count: int) -> Iterable[tuple[int, int, int]]:
-        """The turn's frames: slot, and where in the arena it starts and ends."""
-        return _FRAME.iter_unpack(self._frames[: _FRAME.size * count])
+    unpack_frames = staticmethod(_FRAME.iter_unpack)
+    """Of each frame the slot, and where in the arena it starts and ends."""
 
     def runs(self) -> Iterable[tuple[int, int, int, int]]:
         """The turn's runs: slot, first cut, last cut + 1, and where in the arena that ends."""
