@@ -22,13 +22,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gevffi._ws_frames import BINARY, CLOSE, FIN, PING, REASONS, TEXT, FrameError, Payload, header
+from gevffi._ws_frames import BINARY, CLOSE, FIN, PING, REASONS, TEXT, FrameError, Payload
 from gevffi._ws_messages import State
 from gevffi.framing import MOST, Framing
 from gevffi.outbox import FLUSH_AT, LARGE, join
 from gevffi.protocol import FrameTooLargeError, ProtocolError
 from gevffi.sys.framing import WEBSOCKET
-from gevffi.sys.reactor import SEND_RUN
+from gevffi.sys.reactor import FIRST_AT, SEND_RUN
 from gevffi.sys.websocket import DEFLATE, FROM_CLIENT
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from gevffi.connection import Connection as Transport
 
 _WHOLE_TEXT, _WHOLE_BINARY = FIN | TEXT, FIN | BINARY
+_UPPER = {frame: frame << FIRST_AT for frame in (_WHOLE_TEXT, _WHOLE_BINARY)}
 _TOO_LARGE = 1009
 _PART = 256
 """Frames of a run that are begun at once: what a pause costs is no more than so many."""
@@ -209,7 +210,8 @@ class Frames(Framing):
                 message = self._other(ws, tag, view[start:end])
                 if message is None:
                     return
-            reply = self._on_message(ws, message)
+            on_message = self._on_message  # CPython 3.11 is slow at calling an attribute
+            reply = on_message(ws, message)
             if reply is None:
                 return
             kind = type(reply)
@@ -227,14 +229,15 @@ class Frames(Framing):
             if not conn._cutting or ws._messages.state is not _OPEN:  # type: ignore[union-attr]
                 ws._send(frame & 0x0F, reply)
             elif size < self._plain_below:
-                join(outbox.blob, reply)
-                outbox.pieces += (conn._token + SEND_RUN, 1 | frame << 32, size)
-                if len(outbox.blob) > FLUSH_AT:
+                blob, pieces = outbox.blob, outbox.pieces
+                join(blob, reply)
+                end = len(blob)
+                pieces.append(conn._token)
+                pieces.append(end | _UPPER[frame])
+                if end > FLUSH_AT:
                     outbox.flush()
             elif self._always_plain:
-                outbox.parts += 1  # they are one message
-                outbox.add(conn._token, header(frame, size))
-                outbox.add_large(conn._token, reply)
+                outbox.add_large(conn._token, reply, frame)
             else:
                 ws._send(frame & 0x0F, reply)
         except Exception as exc:
@@ -331,7 +334,7 @@ class Frames(Framing):
             replies.clear()
             pieces = outbox.pieces
             pieces.append(conn._token + SEND_RUN)
-            pieces.append(len(sizes) | outbox.first << 32)
+            pieces.append(len(sizes) | outbox.first << FIRST_AT)
             pieces.extend(sizes)
             if len(outbox.blob) > FLUSH_AT:
                 outbox.flush()

@@ -67,17 +67,13 @@ class Arena:
         """Let go of the memory; kept views keep what they need of it."""
         del self.region
 
-    def view(self) -> memoryview:
-        """What this turn read into, read-only; to be sliced."""
-        return memoryview(self._copied()) if self.copying else self.region.root
-
-    def buffer(self) -> Any:
-        """The same as an object whose slices are `bytes`."""
-        return self._copied() if self.copying else self.region.buffer
-
-    def _copied(self) -> bytes:
-        reserve = self.region.root[self._size - RESERVE :]
-        return reserve[: self._reactor.used()].tobytes()
+    def read(self) -> tuple[memoryview, Any]:
+        """What this turn read into, read-only, to be sliced; and as what has slices of `bytes`."""
+        region = self.region
+        if not self.copying:
+            return region.root, region.buffer
+        copied = region.root[self._size - RESERVE :][: self._reactor.used()].tobytes()
+        return memoryview(copied), copied
 
     @property
     def leases(self) -> int:

@@ -49,6 +49,7 @@ class Connection(ConnectionInfo):
     """A connection of a loop. Made by the loop; handlers get it in every callback."""
 
     __slots__ = (
+        "_batches",
         "_cutting",
         "_deadline",
         "_handler",
@@ -57,6 +58,7 @@ class Connection(ConnectionInfo):
         "_protocol",
         "_receive",
         "_served",
+        "_tagged",
         "_unpacker",
         "_write_ended",
     )
@@ -86,6 +88,9 @@ class Connection(ConnectionInfo):
         packs = type(protocol).packet is not Protocol.packet
         self._packet: Callable[[Connection, Any], Any] | None = protocol.packet if packs else None
         self._framing = protocol if isinstance(protocol, Framing) else None
+        # These are asked for each run, and here they are found faster.
+        self._tagged = protocol.tagged
+        self._batches = handler.on_batch is not None
         # What cuts in Python, so that it can tell when it is not wanted any more.
         self._unpacker = getattr(receive, "__self__", None)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gevffi.arena import Arena
 from gevffi.batch import Batch
 from gevffi.outbox import Outbox
-from gevffi.sys.reactor import Reactor
+from gevffi.sys.reactor import RUN_BYTES, Reactor
 
 if TYPE_CHECKING:
     from gevffi.connection import Connection
@@ -73,16 +73,19 @@ class Delivery:
     def runs(self) -> None:
         """Deliver frames that were cut in C."""
         reactor, outbox, switched = self._reactor, self._outbox, self.switched
-        view, raw = self._arena.view(), self._arena.buffer()
+        view, raw = self._arena.read()
+        head = reactor.unpack_head(reactor.turn_head)
         lists: Any = None  # where frames start and end; made when the first run needs them,
         arrays: Any = None  # and so are these
         tags: Any = None
-        for slot, first, last, end_of_last in reactor.runs():
-            conn: Any = self._conns[slot]
-            if conn._protocol.tagged and not (switched and conn in switched):
+        conns = self._conns
+        table = reactor.run_table[: RUN_BYTES * head[4]]
+        for slot, first, last, end_of_last in reactor.unpack_runs(table):
+            conn: Any = conns[slot]
+            if conn._tagged and not (switched and conn in switched):
                 if tags is None:
-                    tags = reactor.tags() if arrays is None else arrays[2].tolist()
-                    lists = lists or _lists(reactor, arrays)
+                    lists = lists or _lists(reactor, head, arrays)
+                    tags = reactor.tags(head) if arrays is None else arrays[2].tolist()
                 starts, ends = lists
                 if last - first == 1:
                     conn._protocol.take_one(
@@ -91,12 +94,12 @@ class Delivery:
                 else:
                     conn._protocol.take(conn, view, raw, starts, ends, tags, first, last)
                 continue
-            batches = conn._handler.on_batch is not None
+            batches = conn._batches
             deliver = conn._cutting and not (switched and conn in switched)
             if deliver and batches:
                 arrays = arrays or reactor.take_cuts()
             elif lists is None:
-                lists = _lists(reactor, arrays)
+                lists = _lists(reactor, head, arrays)
             if not deliver:
                 if conn.connected:  # paused or switched by somebody else's callback
                     lead = self._lead(conn)
@@ -150,36 +153,39 @@ class Delivery:
         lead = self.switched.get(conn)
         return conn._framing.lead if lead is None else lead
 
-    def large(self) -> None:
+    def large(self, count: int) -> None:
         """Deliver the frames that have a ring of their own, which becomes theirs."""
-        for slot, start, size, total, tag in self._reactor.large():
+        for slot, start, size, total, tag in self._reactor.large(count):
             conn: Any = self._conns[slot]
             if conn is None or not conn._cutting or conn in self.switched:
                 self._reactor.recount(-1, 0)
                 continue  # told again, under another framing or when reading is resumed
-            region = self._reactor.take_large(conn._token, total)
-            if region is None:
+            raw = self._reactor.take_large(conn._token, total)
+            if raw is None:
                 self._reactor.recount(-1, 0)
                 continue
-            end = start + size
-            if conn._protocol.tagged:
-                view = region.root
-                raw = region.buffer if conn._framing.as_bytes else view
-                conn._protocol.take_one(conn, view, raw, start, end, tag)
-                continue
-            if conn._handler.on_batch is not None:
-                one = memoryview(bytearray(8)).cast("i")
-                one[0], one[1] = start, end
-                one = one.toreadonly()
-                self._batch(conn, Batch(region.root[:], one[:1], one[1:]))
-                continue
-            try:
-                data = region.buffer if conn._framing.as_bytes else region.root
-                reply = conn._receive(conn, None, data[start:end])
-                if reply is not None:
-                    conn._send_packet(reply)
-            except Exception as exc:
-                self._failed(conn, exc)
+            self._outbox.lent = raw
+            self._one_large(conn, raw, start, start + size, tag)
+            self._outbox.lent = None
+
+    def _one_large(self, conn: Any, raw: Any, start: int, end: int, tag: int) -> None:
+        view = memoryview(raw).toreadonly()
+        if conn._tagged:
+            conn._protocol.take_one(conn, view, raw, start, end, tag)
+            return
+        if conn._batches:
+            one = memoryview(bytearray(8)).cast("i")
+            one[0], one[1] = start, end
+            one = one.toreadonly()
+            self._batch(conn, Batch(view, one[:1], one[1:]))
+            return
+        try:
+            data = raw if conn._framing.as_bytes else view
+            reply = conn._receive(conn, None, data[start:end])
+            if reply is not None:
+                conn._send_packet(reply)
+        except Exception as exc:
+            self._failed(conn, exc)
 
     def end_run(self, conn: Connection) -> int:
         """End the run under way, if it is this connection's.
@@ -218,6 +224,6 @@ class Delivery:
             self._failed(conn, exc)
 
 
-def _lists(reactor: Reactor, arrays: Any) -> Any:
+def _lists(reactor: Reactor, head: tuple[int, ...], arrays: Any) -> Any:
     """Where the frames of all runs start and end."""
-    return reactor.cuts() if arrays is None else [part.tolist() for part in arrays[:2]]
+    return reactor.cuts(head) if arrays is None else [part.tolist() for part in arrays[:2]]

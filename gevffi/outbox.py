@@ -21,7 +21,7 @@ from operator import iconcat
 from typing import TYPE_CHECKING, Any
 
 from gevffi.arena import Arena
-from gevffi.sys.reactor import SEND_RUN, Reactor, hold
+from gevffi.sys.reactor import FIRST_AT, SEND_RUN, Reactor, hold
 
 if TYPE_CHECKING:
     from gevffi.connection import Connection
@@ -47,6 +47,7 @@ class Outbox:
         "blob",
         "first",
         "large",
+        "lent",
         "parts",
         "pieces",
     )
@@ -58,6 +59,8 @@ class Outbox:
         self.blob = bytearray()
         self.pieces: list[int] = []
         self.large: list[Any] = []
+        self.lent: Any = None
+        """The memory of a large frame, while a handler is called with it."""
         self.parts = 0
         """Pieces that are no message of their own but go on with the one before."""
         self._replies: list[Any] = []
@@ -140,10 +143,10 @@ class Outbox:
         """Whether these are bytes that nobody can change."""
         if type(data) is memoryview:
             data = data.obj
-        return data is self._arena.region.buffer or type(data) is bytes
+        return data is self._arena.region.buffer or type(data) is bytes or data is self.lent
 
-    def add_large(self, token: int, data: Any) -> None:
-        """Send `data` by pointer."""
+    def add_large(self, token: int, data: Any, first: int = 0) -> None:
+        """Send `data` by pointer; as a WebSocket frame, if it is given the first byte of one."""
         fixed = self.is_fixed(data)
         if type(data) is memoryview:
             data = memoryview(data)  # the caller may release its own
@@ -153,7 +156,7 @@ class Outbox:
             base = hold(memoryview(data).tobytes())
         self.large.append(base)
         self.pieces.append(~token)
-        self.pieces.append(len(base))
+        self.pieces.append(len(base) | first << FIRST_AT)
         if not fixed:
             self.flush()
 

@@ -64,7 +64,7 @@ def turn(loop: EventLoop) -> None:
             switched.clear()
         read = found & FRAMES
         if read:
-            view = arena.view()
+            view = arena.read()[0]
             back = 0
             for slot, start, end in unpack(table[: FRAME_BYTES * read]):
                 back -= 1  # what says "this frame, to where it came from"
@@ -113,8 +113,11 @@ def turn(loop: EventLoop) -> None:
 
 
 def _more(loop: EventLoop) -> None:
-    loop._delivery.large()
-    changes, accepted, error, listener = loop._reactor.more()
+    reactor = loop._reactor
+    head = reactor.unpack_head(reactor.turn_head)
+    changes, accepted, error, listener, _runs, _cuts, _moved, large = head
+    if large:
+        loop._delivery.large(large)
     if changes:
         loop._life.apply(changes)
     if accepted:

@@ -75,18 +75,14 @@ class Region:
     buffer: Any  #: a writable `ffi.buffer` over them
     root: memoryview  #: the same read-only; to be sliced, as keeping itself is not `borrowed`
     ring: Any  #: `gev_ring *`
-    views: Any
+    views: Any  #: what all of them refer to
+    unborrowed: int  #: how many references it has when nobody else looks
 
     def __init__(self, pool: Pool, ring: Any) -> None:
         self.ring = ring
         self.size = ring.size
         self.base = ring.base
-        # Calls gev_ring_finalize(handle, ring, base). It holds the pool's handle, by which fork
-        # finds the pool; and it uses no Python code, since it may run in the middle of anything:
-        # another thread, a collection, the end of the interpreter.
-        finalize = MethodType(MethodType(lib.gev_ring_finalize, pool.handle), ring)
-        owner = ffi.gc(ring.base, finalize)
-        self.buffer = ffi.buffer(owner, 2 * self.size)
+        self.buffer = buffer_of(pool, ring)
         self.root = memoryview(self.buffer).toreadonly()
         self.views = gc.get_referents(self.root)[0] if COUNTS_ARE_TRUE else None
         self.unborrowed = getrefcount(self.views) if COUNTS_ARE_TRUE else -1
@@ -99,6 +95,15 @@ class Region:
         """
         # Written exactly as in __init__: both see the same temporary references.
         return getrefcount(self.views) != self.unborrowed
+
+
+def buffer_of(pool: Pool, ring: Any) -> Any:
+    """Return the memory of a ring that was taken from `pool`, as an `ffi.buffer` that owns it."""
+    # Calls gev_ring_finalize(handle, ring, base). It holds the pool's handle, by which fork finds
+    # the pool; and it uses no Python code, since it may run in the middle of anything: another
+    # thread, a collection, the end of the interpreter.
+    finalize = MethodType(MethodType(lib.gev_ring_finalize, pool.handle), ring)
+    return ffi.buffer(ffi.gc(ring.base, finalize), 2 * ring.size)
 
 
 class Pool:

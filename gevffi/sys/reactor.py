@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from gevffi._ffi import ffi, lib
 from gevffi.sys.errors import check
 from gevffi.sys.framing import Description
-from gevffi.sys.memory import Pool, Region
+from gevffi.sys.memory import Pool, Region, buffer_of
 
 _ADDRESS_ROOM = 112
 _BYTES = ffi.typeof("uint8_t[]")
@@ -40,12 +40,19 @@ hold_tokens: Callable[[array[int]], Any] = partial(ffi.from_buffer, _INT64S)
 """The same for an `array("q")` of tokens, for `Reactor.broadcast`; `len` is their number."""
 
 _int32s = lru_cache(maxsize=256)(lambda count: Struct(f"{count}i"))
-_FRAME = Struct("3i")
-FRAME_BYTES = _FRAME.size
 _INT64 = "l" if Struct("l").size == 8 else "q"  # the same, and "l" is packed in fewer steps
 _int64s = lru_cache(maxsize=256)(lambda count: Struct(f"{count}{_INT64}"))
 _FEW = 256
 _pack_few = [Struct(f"{count}{_INT64}").pack for count in range(_FEW)]
+
+_FRAME = Struct("3i")
+FRAME_BYTES = _FRAME.size
+_RUN = Struct("4i")
+RUN_BYTES = _RUN.size
+_LARGE = Struct("i4I")
+_HEAD = Struct("8i")  # the first numbers of a gev_turn
+_CUTS, _CUTS_MOVED = 5, 6
+_unpack_few = [Struct(f"{count}i").unpack_from for count in range(_FEW)]
 
 now_ns: Callable[[], int] = lib.gev_now_ns
 """Nanoseconds of the clock that `Reactor.poll` waits by."""
@@ -64,8 +71,9 @@ RUNS: int = lib.GEV_RUNS
 FRAMES = RUNS - 1
 """The part of what `Reactor.poll` returns that is the number of frames."""
 SEND_RUN: int = lib.GEV_SEND_RUN
-"""Added to a token in what `Reactor.send` is told: its pieces follow, as a count and sizes. The
-count may have the first byte of WebSocket frames in it, 32 bits further up."""
+"""Added to a token in what `Reactor.send` is told: its pieces follow, as a count and sizes."""
+FIRST_AT: int = lib.GEV_FIRST_AT
+"""How many bits further up the numbers there have the first byte of WebSocket frames, if any."""
 
 
 class Change(IntFlag):
@@ -159,6 +167,12 @@ class Reactor:
         turn = self._turn = lib.gev_loop_turn(loop)
         self.frame_table = memoryview(ffi.buffer(turn.frames, 2 * max_events * FRAME_BYTES))
         """The frames of a turn, FRAME_BYTES each, for `unpack_frames`."""
+        self.run_table = memoryview(ffi.buffer(turn.runs, 2 * max_events * RUN_BYTES))
+        """The runs of a turn, RUN_BYTES each, for `unpack_runs`."""
+        self._large = memoryview(ffi.buffer(turn.large, 2 * max_events * _LARGE.size))
+        self.turn_head = ffi.buffer(turn, _HEAD.size)
+        """What there is of a turn, for `unpack_head`."""
+        self._cuts_moved = -1  # where `_cuts` is of
         self._changes = (turn.change_slot, turn.change_what, turn.change_reason)
 
     def close(self) -> None:
@@ -206,60 +220,59 @@ class Reactor:
         self._base = region.base + offset
         lib.gev_loop_arena(self._loop, region.base + offset, size)
 
+    unpack_head = staticmethod(_HEAD.unpack_from)
+    """How many changes and accepted connections; the errno that made a listener pause, 0 for none,
+    and which one; how many runs; two that are for `cuts`; and how many large frames."""
+
     unpack_frames = staticmethod(_FRAME.iter_unpack)
     """Of each frame the slot, and where in the arena it starts and ends."""
 
-    def runs(self) -> Iterable[tuple[int, int, int, int]]:
-        """The turn's runs: slot, first cut, last cut + 1, and where in the arena that ends."""
-        turn = self._turn
-        count = 4 * turn.run_count
-        numbers = iter(_int32s(count).unpack(ffi.buffer(turn.runs, 4 * count)))
-        return zip(numbers, numbers, numbers, numbers)  # noqa: B905 - strict would be checked for nothing
+    unpack_runs = staticmethod(_RUN.iter_unpack)
+    """Of each run the slot, its first cut, its last + 1, and where in the arena that ends."""
 
-    def cuts(self) -> tuple[Sequence[int], Sequence[int]]:
-        """Where in the arena the frames of all runs start and end."""
-        turn = self._turn
-        count, starts = turn.cuts, turn.starts
-        offset = turn.ends - starts
-        numbers = ffi.buffer(starts, 4 * (offset + count))
-        unpack_from = _int32s(count).unpack_from
-        return unpack_from(numbers), unpack_from(numbers, 4 * offset)
+    def cuts(self, head: tuple[int, ...]) -> tuple[Sequence[int], Sequence[int]]:
+        """Where in the arena the frames of all runs start and end. `head` is what `unpack_head`
+        has given in this turn."""
+        if head[_CUTS_MOVED] != self._cuts_moved:
+            self._find_cuts()
+        count = head[_CUTS]
+        unpack = _unpack_few[count] if count < _FEW else _int32s(count).unpack_from
+        return unpack(self._cuts), unpack(self._cuts, self._ends_at)
 
-    def tags(self) -> Sequence[int]:
-        """The first byte of each of these frames; means nothing but for WebSocket frames."""
-        count = self._turn.cuts
-        return _int32s(count).unpack(ffi.buffer(self._turn.tags, 4 * count))
+    def tags(self, head: tuple[int, ...]) -> Sequence[int]:
+        """The first byte of each of these frames; means nothing but for WebSocket frames. Called
+        behind `cuts`."""
+        count = head[_CUTS]
+        unpack = _unpack_few[count] if count < _FEW else _int32s(count).unpack_from
+        return unpack(self._cuts, 2 * self._ends_at)
+
+    def _find_cuts(self) -> None:
+        turn = self._turn
+        self._cuts_moved = turn.cuts_moved
+        self._ends_at = 4 * turn.cut_room
+        self._cuts = ffi.buffer(turn.starts, 3 * self._ends_at)
 
     def take_cuts(self) -> tuple[memoryview, memoryview, memoryview]:
         """All three as arrays of 32-bit integers, which are the caller's from now on."""
-        count = self._turn.cuts
-        offset = self._turn.ends - self._turn.starts
+        count, room = self._turn.cuts, self._turn.cut_room
         owner = ffi.gc(lib.gev_loop_take_cuts(self._loop), lib.gev_free_cuts)
-        numbers = memoryview(ffi.buffer(owner, 4 * (2 * offset + count))).toreadonly().cast("i")
-        return numbers[:count], numbers[offset : offset + count], numbers[2 * offset :]
+        numbers = memoryview(ffi.buffer(owner, 12 * room)).toreadonly().cast("i")
+        return tuple(numbers[at : at + count] for at in (0, room, 2 * room))  # type: ignore[return-value]
 
-    def large(self) -> list[tuple[int, int, int, int, int]]:
+    def large(self, count: int) -> list[tuple[int, int, int, int, int]]:
         """The turn's large frames: slot, where the payload starts, its size, the frame's, and its
         tag."""
-        turn = self._turn
-        return [
-            (frame.slot, frame.start, frame.size, frame.total, frame.tag)
-            for frame in ffi.unpack(turn.large, turn.large_count)
-        ]
+        return [*_LARGE.iter_unpack(self._large[: _LARGE.size * count])]
 
-    def take_large(self, token: int, total: int) -> Region | None:
-        """The memory of a large frame of this turn; None if it is not to be had any more."""
+    def take_large(self, token: int, total: int) -> Any:
+        """The memory of a large frame of this turn, an `ffi.buffer` whose slices are `bytes`; None
+        if it is not to be had any more."""
         ring = lib.gev_conn_take_large(self._loop, token, total)
-        return Region(self._pool, ring) if ring else None
+        return buffer_of(self._pool, ring) if ring else None
 
     def used(self) -> int:
         """How far the turn has filled the arena."""
         return int(self._turn.used)
-
-    def more(self) -> tuple[int, int, int, int]:
-        """Changes, accepted connections, the errno that made a listener pause, and which one."""
-        turn = self._turn
-        return turn.changes, turn.accepted, turn.accept_error, turn.accept_listener
 
     def changes(self, count: int) -> Iterable[tuple[int, int, int]]:
         """The turn's changes: slot, `Change` bits, and the reason's number."""

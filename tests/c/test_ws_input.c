@@ -433,7 +433,7 @@ static void headers_are_put_in_front(void)
     int64_t token = ws_pair(&f, &peer, 0), numbers[2 + COUNT + 2] = {token + GEV_SEND_RUN};
     uint8_t *blob = noise(200000);
     size_t total = 0;
-    numbers[1] = (int64_t)0x81 << 32 | COUNT;
+    numbers[1] = (int64_t)0x81 << GEV_FIRST_AT | COUNT;
     for (int i = 0; i < COUNT; i++)
         numbers[2 + i] = (int64_t)sizes[i], total += sizes[i];
     numbers[2 + COUNT] = token;
@@ -448,10 +448,10 @@ static void headers_are_put_in_front(void)
         poll_once(&f, 0);
     }
     peer_reads(peer, blob + total, 5);
-    int64_t nothing[] = {token + GEV_SEND_RUN, (int64_t)0x82 << 32 | 1, 0};
+    int64_t nothing[] = {token + GEV_SEND_RUN, (int64_t)0x82 << GEV_FIRST_AT | 1, 0};
     CHECK_EQUAL(gev_loop_send(f.loop, 3, nothing, NULL, 0, NULL), 1);
     peer_reads(peer, "\x82\0", 2);
-    numbers[1] = (int64_t)0x81 << 32 | (COUNT + 1);
+    numbers[1] = (int64_t)0x81 << GEV_FIRST_AT | (COUNT + 1);
     CHECK_EQUAL(gev_loop_send(f.loop, 2 + COUNT, numbers, blob, total - 1, NULL), -EINVAL);
     free(blob);
     close(peer);
@@ -462,7 +462,7 @@ static void headers_need_a_framing(void)
 {
     fixture f = open_loop();
     int peer;
-    int64_t token = unix_pair(&f, &peer), numbers[] = {token + GEV_SEND_RUN, (int64_t)0x81 << 32 | 1, 2};
+    int64_t token = unix_pair(&f, &peer), numbers[] = {token + GEV_SEND_RUN, (int64_t)0x81 << GEV_FIRST_AT | 1, 2};
     CHECK_EQUAL(gev_loop_send(f.loop, 3, numbers, (const uint8_t *)"ab", 2, NULL), -EINVAL);
     close(peer);
     close_loop(&f);

@@ -117,7 +117,6 @@ struct gev_loop {
 
     int32_t frames;          /* of this turn */
     int32_t messages;        /* of this turn: frames, cuts and large frames */
-    size_t cut_room;         /* of gev_turn.starts, ends and tags */
 
     gev_framing *framings;
     int32_t framing_count;

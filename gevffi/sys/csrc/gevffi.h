@@ -186,22 +186,25 @@ typedef struct gev_large {
     uint32_t tag;                /* as in gev_turn.tags; 0 for the other framings */
 } gev_large;
 
-/* What one gev_loop_poll found. */
+/* What one gev_loop_poll found. The numbers come first, so that Python reads them all at once; the
+ * arrays stay where they are, but for the cuts. */
 typedef struct gev_turn {
     int32_t changes;
     int32_t accepted;
     int32_t accept_error;        /* errno that made a listener pause, 0 for none */
     int32_t accept_listener;     /* which one */
-    uint32_t used;               /* the arena is filled up to here */
-    int32_t *frames;             /* three numbers each: slot, and arena[start:end] */
     int32_t run_count;
+    int32_t cuts;
+    int32_t cuts_moved;          /* how often: another number than before means another place */
+    int32_t large_count;
+    uint32_t used;               /* the arena is filled up to here */
+    int32_t cut_room;            /* of each of the three arrays of cuts, which lie in a row */
+    int32_t *frames;             /* three numbers each: slot, and arena[start:end] */
     int32_t *runs;               /* four each: slot, first and last + 1 of its cuts, and where
                                     in the arena the last one's frame ends */
-    int32_t cuts;
     int32_t *starts;             /* of each payload in the arena */
     int32_t *ends;
     int32_t *tags;               /* under GEV_WEBSOCKET: each frame's first byte */
-    int32_t large_count;
     gev_large *large;
     int32_t *change_slot;
     int32_t *change_what;
@@ -282,14 +285,16 @@ void gev_free_cuts(int32_t *cuts);
 
 /* Added to a token in what gev_loop_send is told. */
 #define GEV_SEND_RUN 0x4000000000000000
+/* A number there has the first byte of a WebSocket frame so many bits further up. */
+enum { GEV_FIRST_AT = 48 };
 
 /* Sends pieces, in order, as `count` numbers of type int64_t tell:
  *   token, end                        the next bytes of the blob, up to `end`
  *   token + GEV_SEND_RUN, n, n sizes  the next n pieces of the blob
  *   ~token, size                      that many bytes at the next address in `large`
  *   ~i                                the frame i of the last turn, to where it came from
- * In the second form n may have the first byte of a WebSocket frame in its upper half, 32 bits
- * further up: then each piece leaves as such a frame, not masked. (Under GEV_WEBSOCKET all others
+ * In the first three forms `end`, n and size may have the first byte of a WebSocket frame GEV_FIRST_AT
+ * bits further up: then each piece leaves as such a frame, not masked. (Under GEV_WEBSOCKET all others
  * leave as they are.)
  * The pieces of one connection leave together. What the kernel does not take is copied. Pieces for
  * connections that are gone are dropped. Returns how many connections there were. -EINVAL: the blob

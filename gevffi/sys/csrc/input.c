@@ -27,11 +27,13 @@ enum { ARENA_ALIGN = 64 };
 static int cuts_for(gev_loop *loop, size_t more)
 {
     gev_turn *turn = &loop->turn;
-    size_t wanted = (size_t)turn->cuts + more;
-    if (wanted <= loop->cut_room)
+    size_t room = (size_t)turn->cut_room, wanted = (size_t)turn->cuts + more;
+    if (wanted <= room)
         return 0;
-    if (wanted < 2 * loop->cut_room)
-        wanted = 2 * loop->cut_room;
+    if (wanted < 2 * room)
+        wanted = 2 * room;
+    if (wanted > INT32_MAX / 2)
+        return -ENOMEM;
     int32_t *cuts = malloc(3 * wanted * sizeof *cuts);
     if (!cuts)
         return -ENOMEM;
@@ -44,7 +46,8 @@ static int cuts_for(gev_loop *loop, size_t more)
     turn->starts = cuts;
     turn->ends = cuts + wanted;
     turn->tags = cuts + 2 * wanted;
-    loop->cut_room = wanted;
+    turn->cut_room = (int32_t)wanted;
+    turn->cuts_moved++;
     return 0;
 }
 
@@ -53,7 +56,7 @@ int32_t *gev_loop_take_cuts(gev_loop *loop)
     int32_t *cuts = loop->turn.starts;
     loop->turn.starts = loop->turn.ends = loop->turn.tags = NULL;
     loop->turn.cuts = 0;
-    loop->cut_room = 0;
+    loop->turn.cut_room = 0;
     return cuts;
 }
 

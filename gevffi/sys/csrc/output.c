@@ -234,9 +234,9 @@ static void add_piece(gev_loop *loop, gev_conn *conn, const uint8_t *base, size_
     }
 }
 
-/* A piece as the payload of a WebSocket frame. */
+/* A piece as the payload of a WebSocket frame; `small` as in add_piece. */
 static void add_ws_frame(gev_loop *loop, gev_conn *conn, const uint8_t *base, size_t size,
-                         uint8_t first)
+                         uint8_t first, bool small)
 {
     if (!conn)
         return;
@@ -246,10 +246,13 @@ static void add_ws_frame(gev_loop *loop, gev_conn *conn, const uint8_t *base, si
     }
     uint8_t *out = loop->dressed + loop->dressed_size;
     size_t header = (size_t)gev_ws_header(out, first, size, NULL);
-    if (size)
-        memcpy(out + header, base, size);
-    loop->dressed_size += header + size;
-    link_piece(loop, conn, out, header + size);
+    size_t copied = small ? size : 0;
+    if (copied)
+        memcpy(out + header, base, copied);
+    loop->dressed_size += header + copied;
+    link_piece(loop, conn, out, header + copied);
+    if (!small)
+        link_piece(loop, conn, base, size);
 }
 
 /* Room for the pieces that `count` numbers tell of, none of which is told by less than one. */
@@ -290,45 +293,51 @@ static int send_back(gev_loop *loop, int32_t index)
     return 0;
 }
 
+/* A piece, as a WebSocket frame if it has a `first` byte. */
+static void add(gev_loop *loop, int64_t token, const uint8_t *base, size_t size, uint8_t first,
+                bool small)
+{
+    if (first)
+        add_ws_frame(loop, gev_conn_at(loop, token), base, size, first, small);
+    else
+        add_piece(loop, gev_conn_at(loop, token), base, size, small);
+}
+
 /* The numbers are Python's; -EINVAL if they ask for more of the blob than there is. */
 static int link_pieces(gev_loop *loop, int32_t count, const int64_t *numbers, const uint8_t *blob,
                        size_t blob_size, const uint8_t *const *large)
 {
     size_t at = 0;
     int64_t pieces = 0;
-    for (int32_t i = 0; i < count; i += 2) {
-        int64_t token = numbers[i], number;
+    for (int32_t i = 0; i < count; i++) {
+        int64_t token = numbers[i];
+        pieces++;
         if (token < 0 && token >= INT32_MIN) { /* no generation is 0, so this is no ~token */
             if (send_back(loop, (int32_t)~token))
                 return -EINVAL;
-            pieces++;
-            i--;
             continue;
         }
-        if (i + 1 == count)
+        if (++i == count)
             break;
-        number = numbers[i + 1];
-        pieces += token >= 0 && token & GEV_SEND_RUN ? (uint32_t)number : 1;
+        uint8_t first = (uint8_t)(numbers[i] >> GEV_FIRST_AT);
+        size_t number = (size_t)(numbers[i] & (((int64_t)1 << GEV_FIRST_AT) - 1));
+        if (numbers[i] < 0 || (first && !loop->framing_count))
+            return -EINVAL; /* without a framing there is no room for headers */
         if (token < 0) {
-            add_piece(loop, gev_conn_at(loop, ~token), *large++, (size_t)number, false);
+            add(loop, ~token, *large++, number, first, false);
         } else if (token & GEV_SEND_RUN) {
-            gev_conn *conn = gev_conn_at(loop, token & ~GEV_SEND_RUN);
-            uint8_t first = (uint8_t)(number >> 32);
-            for (number = (uint32_t)number; number > 0 && i + 2 < count; number--, i++) {
-                size_t size = (size_t)numbers[i + 2];
-                if (size > blob_size - at || (first && !loop->framing_count))
-                    return -EINVAL; /* without a framing there is no room for headers */
-                if (first)
-                    add_ws_frame(loop, conn, blob + at, size, first);
-                else
-                    add_piece(loop, conn, blob + at, size, true);
+            for (pieces--; number > 0 && i + 1 < count; number--, pieces++) {
+                size_t size = (size_t)numbers[++i];
+                if (size > blob_size - at)
+                    return -EINVAL;
+                add(loop, token & ~GEV_SEND_RUN, blob + at, size, first, true);
                 at += size;
             }
         } else {
-            if (number < (int64_t)at || (size_t)number > blob_size)
+            if (number < at || number > blob_size)
                 return -EINVAL;
-            add_piece(loop, gev_conn_at(loop, token), blob + at, (size_t)number - at, true);
-            at = (size_t)number;
+            add(loop, token, blob + at, number - at, first, true);
+            at = number;
         }
     }
     gev_count_carried(&loop->stats.counts.messages_sent, pieces, &loop->stats.sent_carry);
