@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-ECHO = ("gevffi", "c-epoll", "uvloop", "asyncio", "socketserver")
+ECHO = ("gevffi", "gevffi-copy", "c-epoll", "uvloop", "asyncio", "socketserver")
 WEBSOCKET = ("gevffi-ws", "picows", "socketify", "aiohttp", "websockets")
 
 

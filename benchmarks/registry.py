@@ -56,6 +56,12 @@ _ALL = (
         requires="gevffi.__main__",
     ),
     Peer(
+        "gevffi-copy",
+        "gevffi, answers with a copy",
+        _module("benchmarks.peers.gevffi_copy"),
+        requires="gevffi",
+    ),
+    Peer(
         "gevffi-two-loops",
         "gevffi, raw echo, two loops in threads",
         _module("gevffi", "echo", "--address", "127.0.0.1:0", "--loops", "2"),

@@ -72,7 +72,7 @@ class Arena:
         region = self.region
         if not self.copying:
             return region.root, region.buffer
-        copied = region.root[self._size - RESERVE :][: self._reactor.used()].tobytes()
+        copied = region.root[self._size - RESERVE :][: self._reactor.turn.used()].tobytes()
         return memoryview(copied), copied
 
     @property
@@ -93,7 +93,7 @@ class Arena:
             return True
         if self.copying:
             return self._always_copying
-        self.start = self._reactor.used()
+        self.start = self._reactor.turn.used()
         return self._size - RESERVE - self.start >= RESERVE
 
     def move(self) -> None:

@@ -1,8 +1,8 @@
-"""The loop in C, seen from Python: one object over `gev_loop`, with its results as plain lists.
+"""The loop in C, seen from Python: one object over `gev_loop`. What its turns find is in `turn.py`.
 
-A `Reactor` does not decide anything. It owns the C loop, the arrays its turns fill, and the few
-conversions between the two worlds, each of which costs one call for a whole turn rather than one
-for every event. `gevffi.loop.EventLoop` stands on it.
+A `Reactor` does not decide anything. It owns the C loop, and the few conversions between the two
+worlds, each of which costs one call for a whole turn rather than one for every event.
+`gevffi.loop.EventLoop` stands on it.
 
 Everything here belongs to the loop's thread, but for `wake` and `stats`. A forked child has copies
 of all reactors, over epoll instances that it shares with its parent: there they let go of these, or
@@ -15,8 +15,7 @@ import os
 import threading
 import weakref
 from array import array
-from collections.abc import Callable, Iterable, Sequence
-from enum import IntFlag
+from collections.abc import Callable
 from functools import lru_cache, partial
 from struct import Struct
 from typing import Any, NamedTuple
@@ -25,8 +24,8 @@ from gevffi._ffi import ffi, lib
 from gevffi.sys.errors import check
 from gevffi.sys.framing import Description
 from gevffi.sys.memory import Pool, Region, buffer_of
+from gevffi.sys.turn import Turn
 
-_ADDRESS_ROOM = 112
 _BYTES = ffi.typeof("uint8_t[]")
 _INT64S = ffi.typeof("int64_t[]")
 _ADDRESSES = ffi.typeof("uint8_t *[]")
@@ -39,20 +38,10 @@ lives, whose `len` is its size in bytes."""
 hold_tokens: Callable[[array[int]], Any] = partial(ffi.from_buffer, _INT64S)
 """The same for an `array("q")` of tokens, for `Reactor.broadcast`; `len` is their number."""
 
-_int32s = lru_cache(maxsize=256)(lambda count: Struct(f"{count}i"))
 _INT64 = "l" if Struct("l").size == 8 else "q"  # the same, and "l" is packed in fewer steps
 _int64s = lru_cache(maxsize=256)(lambda count: Struct(f"{count}{_INT64}"))
 _FEW = 256
 _pack_few = [Struct(f"{count}{_INT64}").pack for count in range(_FEW)]
-
-_FRAME = Struct("3i")
-FRAME_BYTES = _FRAME.size
-_RUN = Struct("4i")
-RUN_BYTES = _RUN.size
-_LARGE = Struct("i4I")
-_HEAD = Struct("8i")  # the first numbers of a gev_turn
-_CUTS, _CUTS_MOVED = 5, 6
-_unpack_few = [Struct(f"{count}i").unpack_from for count in range(_FEW)]
 
 now_ns: Callable[[], int] = lib.gev_now_ns
 """Nanoseconds of the clock that `Reactor.poll` waits by."""
@@ -62,40 +51,10 @@ NEVER = 0
 
 _poll, _send = lib.gev_loop_poll, lib.gev_loop_send
 
-DUE: int = lib.GEV_DUE
-"""In what `Reactor.poll` returns: it is as late as it was told."""
-MORE: int = lib.GEV_MORE
-"""In what `Reactor.poll` returns: there is more than frames and runs."""
-RUNS: int = lib.GEV_RUNS
-"""In what `Reactor.poll` returns: there are runs."""
-FRAMES = RUNS - 1
-"""The part of what `Reactor.poll` returns that is the number of frames."""
 SEND_RUN: int = lib.GEV_SEND_RUN
 """Added to a token in what `Reactor.send` is told: its pieces follow, as a count and sizes."""
 FIRST_AT: int = lib.GEV_FIRST_AT
 """How many bits further up the numbers there have the first byte of WebSocket frames, if any."""
-
-
-class Change(IntFlag):
-    """What happened to a connection besides bytes."""
-
-    EOF = lib.GEV_CHANGE_EOF
-    HIGH_WATER = lib.GEV_CHANGE_HIGH_WATER
-    DRAINED = lib.GEV_CHANGE_DRAINED
-    SENT = lib.GEV_CHANGE_SENT
-    BAD_FRAME = lib.GEV_CHANGE_BAD_FRAME
-    BAD_TEXT = lib.GEV_CHANGE_BAD_TEXT
-    CLOSED = lib.GEV_CHANGE_CLOSED
-    CONNECTED = lib.GEV_CHANGE_CONNECTED
-
-
-class Accepted(NamedTuple):
-    """A connection that a listener accepted and that nobody owns yet."""
-
-    listener: int
-    fd: int
-    peer: bytes
-    """The peer's address as the kernel gave it, a `struct sockaddr`."""
 
 
 class ReactorStats(NamedTuple):
@@ -164,16 +123,8 @@ class Reactor:
         self._last_stats: ReactorStats | None = None
         self._pool = pool  # the C loop takes rings from it for as long as it lives
         loop = self._loop = ffi.gc(out[0], lib.gev_loop_close)
-        turn = self._turn = lib.gev_loop_turn(loop)
-        self.frame_table = memoryview(ffi.buffer(turn.frames, 2 * max_events * FRAME_BYTES))
-        """The frames of a turn, FRAME_BYTES each, for `unpack_frames`."""
-        self.run_table = memoryview(ffi.buffer(turn.runs, 2 * max_events * RUN_BYTES))
-        """The runs of a turn, RUN_BYTES each, for `unpack_runs`."""
-        self._large = memoryview(ffi.buffer(turn.large, 2 * max_events * _LARGE.size))
-        self.turn_head = ffi.buffer(turn, _HEAD.size)
-        """What there is of a turn, for `unpack_head`."""
-        self._cuts_moved = -1  # where `_cuts` is of
-        self._changes = (turn.change_slot, turn.change_what, turn.change_reason)
+        self.turn = Turn(loop, max_events)
+        """What the last `poll` has found."""
 
     def close(self) -> None:
         """Close every connection at once and free the loop. Nothing may be called after it."""
@@ -220,80 +171,11 @@ class Reactor:
         self._base = region.base + offset
         lib.gev_loop_arena(self._loop, region.base + offset, size)
 
-    unpack_head = staticmethod(_HEAD.unpack_from)
-    """How many changes and accepted connections; the errno that made a listener pause, 0 for none,
-    and which one; how many runs; two that are for `cuts`; and how many large frames."""
-
-    unpack_frames = staticmethod(_FRAME.iter_unpack)
-    """Of each frame the slot, and where in the arena it starts and ends."""
-
-    unpack_runs = staticmethod(_RUN.iter_unpack)
-    """Of each run the slot, its first cut, its last + 1, and where in the arena that ends."""
-
-    def cuts(self, head: tuple[int, ...]) -> tuple[Sequence[int], Sequence[int]]:
-        """Where in the arena the frames of all runs start and end. `head` is what `unpack_head`
-        has given in this turn."""
-        if head[_CUTS_MOVED] != self._cuts_moved:
-            self._find_cuts()
-        count = head[_CUTS]
-        unpack = _unpack_few[count] if count < _FEW else _int32s(count).unpack_from
-        return unpack(self._cuts), unpack(self._cuts, self._ends_at)
-
-    def tags(self, head: tuple[int, ...]) -> Sequence[int]:
-        """The first byte of each of these frames; means nothing but for WebSocket frames. Called
-        behind `cuts`."""
-        count = head[_CUTS]
-        unpack = _unpack_few[count] if count < _FEW else _int32s(count).unpack_from
-        return unpack(self._cuts, 2 * self._ends_at)
-
-    def _find_cuts(self) -> None:
-        turn = self._turn
-        self._cuts_moved = turn.cuts_moved
-        self._ends_at = 4 * turn.cut_room
-        self._cuts = ffi.buffer(turn.starts, 3 * self._ends_at)
-
-    def take_cuts(self) -> tuple[memoryview, memoryview, memoryview]:
-        """All three as arrays of 32-bit integers, which are the caller's from now on."""
-        count, room = self._turn.cuts, self._turn.cut_room
-        owner = ffi.gc(lib.gev_loop_take_cuts(self._loop), lib.gev_free_cuts)
-        numbers = memoryview(ffi.buffer(owner, 12 * room)).toreadonly().cast("i")
-        return tuple(numbers[at : at + count] for at in (0, room, 2 * room))  # type: ignore[return-value]
-
-    def large(self, count: int) -> list[tuple[int, int, int, int, int]]:
-        """The turn's large frames: slot, where the payload starts, its size, the frame's, and its
-        tag."""
-        return [*_LARGE.iter_unpack(self._large[: _LARGE.size * count])]
-
     def take_large(self, token: int, total: int) -> Any:
         """The memory of a large frame of this turn, an `ffi.buffer` whose slices are `bytes`; None
         if it is not to be had any more."""
         ring = lib.gev_conn_take_large(self._loop, token, total)
         return buffer_of(self._pool, ring) if ring else None
-
-    def used(self) -> int:
-        """How far the turn has filled the arena."""
-        return int(self._turn.used)
-
-    def changes(self, count: int) -> Iterable[tuple[int, int, int]]:
-        """The turn's changes: slot, `Change` bits, and the reason's number."""
-        slots, whats, reasons = self._changes
-        return zip(
-            ffi.unpack(slots, count),
-            ffi.unpack(whats, count),
-            ffi.unpack(reasons, count),
-            strict=True,
-        )
-
-    def accepted(self, count: int) -> list[Accepted]:
-        """The turn's new connections; the caller owns the descriptors."""
-        turn = self._turn
-        addresses = ffi.buffer(turn.accepted_address, count * _ADDRESS_ROOM)
-        result = []
-        for i in range(count):
-            at = i * _ADDRESS_ROOM
-            peer = addresses[at : at + turn.accepted_size[i]]
-            result.append(Accepted(turn.accepted_listener[i], turn.accepted_fd[i], peer))
-        return result
 
     def watch(self, fd: int) -> None:
         """End waits when there is something to read from the socket `fd`, and drop that."""

@@ -7,6 +7,7 @@
  *   ws_input.c  cuts WebSocket frames          (calls websocket.c)
  *   kept.c      keeps what is unfinished       (calls conn and the pool)
  *   output.c    sends, keeps what waits        (calls conn)
+ *   pieces.c    takes what Python gathered     (calls output, framing)
  *   broadcast.c sends the same to many         (calls output)
  *   idle.c      finds who has been silent      (calls conn)
  *   close.c     closes                         (calls conn, input, output, idle)
@@ -229,6 +230,8 @@ static inline bool gev_output_takes(const gev_conn *conn)
 {
     return !(conn->state & (CONN_DRAINING | CONN_BROKEN | CONN_HALF_CLOSING));
 }
+/* Sends the connection's chain. */
+void gev_output_chain(gev_loop *loop, gev_conn *conn);
 /* Sends these bytes as they are, behind what waits; may close the connection, by a limit. */
 void gev_output_put(gev_loop *loop, gev_conn *conn, const uint8_t *data, size_t size);
 

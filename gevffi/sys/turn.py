@@ -1,0 +1,158 @@
+"""What C has found in a turn, read in place.
+
+    gev_turn   |numbers|   frames |slot start end|slot start end|...
+                  │        runs   |slot first last end|...
+                  │        cuts   |start start ...|end end ...|tag tag ...|
+                  │        large  |slot start size total tag|...
+                  └─ how many there are of each
+
+The arrays stay where they are for as long as the loop lives, so Python looks at them through views
+that are made once, and has many numbers of a turn unpacked in one call. Only the cuts move, when
+they need more room or somebody has taken them: their number says so.
+
+Everything is valid until the next turn, and belongs to the loop's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import IntFlag
+from functools import lru_cache
+from struct import Struct
+from typing import Any, NamedTuple
+
+from gevffi._ffi import ffi, lib
+
+_ADDRESS_ROOM = 112
+_FEW = 256
+_int32s = lru_cache(maxsize=256)(lambda count: Struct(f"{count}i"))
+_FRAME = Struct("3i")
+FRAME_BYTES = _FRAME.size
+_RUN = Struct("4i")
+RUN_BYTES = _RUN.size
+_LARGE = Struct("i4I")
+_HEAD = Struct("8i")  # the first numbers of a gev_turn
+_CUTS, _CUTS_MOVED = 5, 6
+_unpack_few = [Struct(f"{count}i").unpack_from for count in range(_FEW)]
+
+DUE: int = lib.GEV_DUE
+"""In what `Reactor.poll` returns: it is as late as it was told."""
+MORE: int = lib.GEV_MORE
+"""In what `Reactor.poll` returns: there is more than frames and runs."""
+RUNS: int = lib.GEV_RUNS
+"""In what `Reactor.poll` returns: there are runs."""
+FRAMES = RUNS - 1
+"""The part of what `Reactor.poll` returns that is the number of frames."""
+
+
+class Change(IntFlag):
+    """What happened to a connection besides bytes."""
+
+    EOF = lib.GEV_CHANGE_EOF
+    HIGH_WATER = lib.GEV_CHANGE_HIGH_WATER
+    DRAINED = lib.GEV_CHANGE_DRAINED
+    SENT = lib.GEV_CHANGE_SENT
+    BAD_FRAME = lib.GEV_CHANGE_BAD_FRAME
+    BAD_TEXT = lib.GEV_CHANGE_BAD_TEXT
+    CLOSED = lib.GEV_CHANGE_CLOSED
+    CONNECTED = lib.GEV_CHANGE_CONNECTED
+
+
+class Accepted(NamedTuple):
+    """A connection that a listener accepted and that nobody owns yet."""
+
+    listener: int
+    fd: int
+    peer: bytes
+    """The peer's address as the kernel gave it, a `struct sockaddr`."""
+
+
+class Turn:
+    """The results of a loop's turns.
+
+    Args:
+        loop: a `gev_loop *`.
+        max_events: events it serves in one turn.
+    """
+
+    def __init__(self, loop: Any, max_events: int) -> None:
+        self._loop = loop
+        turn = self._turn = lib.gev_loop_turn(loop)
+        self.frame_table = memoryview(ffi.buffer(turn.frames, 2 * max_events * FRAME_BYTES))
+        """The frames of a turn, FRAME_BYTES each, for `unpack_frames`."""
+        self.run_table = memoryview(ffi.buffer(turn.runs, 2 * max_events * RUN_BYTES))
+        """The runs of a turn, RUN_BYTES each, for `unpack_runs`."""
+        self._large = memoryview(ffi.buffer(turn.large, 2 * max_events * _LARGE.size))
+        self.head = ffi.buffer(turn, _HEAD.size)
+        """What there is of a turn, for `unpack_head`."""
+        self._cuts_moved = -1  # where `_cuts` is of
+        self._changes = (turn.change_slot, turn.change_what, turn.change_reason)
+
+    unpack_head = staticmethod(_HEAD.unpack_from)
+    """How many changes and accepted connections; the errno that made a listener pause, 0 for none,
+    and which one; how many runs; two that are for `cuts`; and how many large frames."""
+
+    unpack_frames = staticmethod(_FRAME.iter_unpack)
+    """Of each frame the slot, and where in the arena it starts and ends."""
+
+    unpack_runs = staticmethod(_RUN.iter_unpack)
+    """Of each run the slot, its first cut, its last + 1, and where in the arena that ends."""
+
+    def cuts(self, head: tuple[int, ...]) -> tuple[Sequence[int], Sequence[int]]:
+        """Where in the arena the frames of all runs start and end. `head` is what `unpack_head`
+        has given in this turn."""
+        if head[_CUTS_MOVED] != self._cuts_moved:
+            self._find_cuts()
+        count = head[_CUTS]
+        unpack = _unpack_few[count] if count < _FEW else _int32s(count).unpack_from
+        return unpack(self._cuts), unpack(self._cuts, self._ends_at)
+
+    def tags(self, head: tuple[int, ...]) -> Sequence[int]:
+        """The first byte of each of these frames; means nothing but for WebSocket frames. Called
+        behind `cuts`."""
+        count = head[_CUTS]
+        unpack = _unpack_few[count] if count < _FEW else _int32s(count).unpack_from
+        return unpack(self._cuts, 2 * self._ends_at)
+
+    def _find_cuts(self) -> None:
+        turn = self._turn
+        self._cuts_moved = turn.cuts_moved
+        self._ends_at = 4 * turn.cut_room
+        self._cuts = ffi.buffer(turn.starts, 3 * self._ends_at)
+
+    def take_cuts(self) -> tuple[memoryview, memoryview, memoryview]:
+        """All three as arrays of 32-bit integers, which are the caller's from now on."""
+        count, room = self._turn.cuts, self._turn.cut_room
+        owner = ffi.gc(lib.gev_loop_take_cuts(self._loop), lib.gev_free_cuts)
+        numbers = memoryview(ffi.buffer(owner, 12 * room)).toreadonly().cast("i")
+        return tuple(numbers[at : at + count] for at in (0, room, 2 * room))  # type: ignore[return-value]
+
+    def large(self, count: int) -> list[tuple[int, int, int, int, int]]:
+        """The turn's large frames: slot, where the payload starts, its size, the frame's, and its
+        tag."""
+        return [*_LARGE.iter_unpack(self._large[: _LARGE.size * count])]
+
+    def used(self) -> int:
+        """How far the turn has filled the arena."""
+        return int(self._turn.used)
+
+    def changes(self, count: int) -> Iterable[tuple[int, int, int]]:
+        """The turn's changes: slot, `Change` bits, and the reason's number."""
+        slots, whats, reasons = self._changes
+        return zip(
+            ffi.unpack(slots, count),
+            ffi.unpack(whats, count),
+            ffi.unpack(reasons, count),
+            strict=True,
+        )
+
+    def accepted(self, count: int) -> list[Accepted]:
+        """The turn's new connections; the caller owns the descriptors."""
+        turn = self._turn
+        addresses = ffi.buffer(turn.accepted_address, count * _ADDRESS_ROOM)
+        result = []
+        for i in range(count):
+            at = i * _ADDRESS_ROOM
+            peer = addresses[at : at + turn.accepted_size[i]]
+            result.append(Accepted(turn.accepted_listener[i], turn.accepted_fd[i], peer))
+        return result
