@@ -51,8 +51,9 @@ ALL_CASES = [*CASES, *IDLE_CASES, *GROWTH_CASES]
 BUSY_LOAD = 1.0
 FULL = Plan(rounds=5, seconds=2.0, warmup=1.0, idle_share=1.0, idle_seconds=2.0, growth_seconds=1.0)
 QUICK = Plan(
-    rounds=1, seconds=0.5, warmup=0.5, idle_share=0.2, idle_seconds=0.3, growth_seconds=0.2
+    rounds=1, seconds=0.3, warmup=0.3, idle_share=0.2, idle_seconds=0.3, growth_seconds=0.2
 )
+QUICK_CASES = ["100x64B", "1000x64B", "50x1KiB", "10x16KiB", "framed-64B", "ws-100x64B"]
 
 
 def _rounds(text: str) -> int:
@@ -73,7 +74,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="everything in under two minutes, for a first look"
+        "--quick", action="store_true", help="six of the cases in under a minute, for a first look"
     )
     parser.add_argument(
         "--rounds", type=_rounds, metavar="N", help=f"rounds a case ({FULL.rounds})"
@@ -189,7 +190,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     console = Console()
     command = shlex.join(["python", "-m", "benchmarks", *arguments])
-    cases = options.case or ALL_CASES
+    cases = options.case or (QUICK_CASES if options.quick else ALL_CASES)
     try:
         results = measure_all(
             console, plan_of(options), cases, options.peer or list(PEERS), command
