@@ -16,7 +16,6 @@ Everything is valid until the next turn, and belongs to the loop's thread.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from enum import IntFlag
 from functools import lru_cache
 from struct import Struct
 from typing import Any, NamedTuple
@@ -45,17 +44,18 @@ FRAMES = RUNS - 1
 """The part of what `Reactor.poll` returns that is the number of frames."""
 
 
-class Change(IntFlag):
-    """What happened to a connection besides bytes."""
+class Change:
+    """What happened to a connection besides bytes: bits, and plain numbers since an IntFlag is slow
+    to ask."""
 
-    EOF = lib.GEV_CHANGE_EOF
-    HIGH_WATER = lib.GEV_CHANGE_HIGH_WATER
-    DRAINED = lib.GEV_CHANGE_DRAINED
-    SENT = lib.GEV_CHANGE_SENT
-    BAD_FRAME = lib.GEV_CHANGE_BAD_FRAME
-    BAD_TEXT = lib.GEV_CHANGE_BAD_TEXT
-    CLOSED = lib.GEV_CHANGE_CLOSED
-    CONNECTED = lib.GEV_CHANGE_CONNECTED
+    EOF: int = lib.GEV_CHANGE_EOF
+    HIGH_WATER: int = lib.GEV_CHANGE_HIGH_WATER
+    DRAINED: int = lib.GEV_CHANGE_DRAINED
+    SENT: int = lib.GEV_CHANGE_SENT
+    BAD_FRAME: int = lib.GEV_CHANGE_BAD_FRAME
+    BAD_TEXT: int = lib.GEV_CHANGE_BAD_TEXT
+    CLOSED: int = lib.GEV_CHANGE_CLOSED
+    CONNECTED: int = lib.GEV_CHANGE_CONNECTED
 
 
 class Accepted(NamedTuple):
