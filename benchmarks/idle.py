@@ -2,9 +2,9 @@
 
 Each connection echoes one message, so that the server has surely accepted it and has done for it
 whatever it does for a connection in use, and then stays silent. The memory a connection costs is
-the growth of the server's PSS from the first connection to the last; what the kernel keeps for a
-socket is the same for every server and not in it. Then the CPU clock is read, and read again
-after a while: a server with nothing to do should do nothing.
+the growth of the server's PSS, without pages of files, from the first connection to the last; what
+the kernel keeps for a socket is the same for every server and not in it. Then the CPU clock is
+read, and read again after a while: a server with nothing to do should do nothing.
 
 The connections are held by the harness itself. The server is ended before they are closed.
 """

@@ -83,11 +83,18 @@ def cpu_seconds(pid: int) -> float:
 
 
 def pss_bytes(pid: int) -> int:
-    """Memory of process `pid`, its share of shared pages only (proc_pid_smaps_rollup(5))."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    raise BenchmarkError(f"/proc/{pid}/smaps_rollup has no Pss line")
+    """Memory of process `pid`, its share of shared pages only (proc_pid_smaps_rollup(5)).
+
+    Pages of files, programs and libraries that is, are left out: the share of those changes when
+    another process begins or ends that has them too.
+    """
+    kinds = dict(
+        line.split()[:2] for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    )
+    try:
+        return (int(kinds["Pss_Anon:"]) + int(kinds["Pss_Shmem:"])) * 1024
+    except KeyError as exc:
+        raise BenchmarkError(f"/proc/{pid}/smaps_rollup has no {exc} line") from None
 
 
 def spawn(
