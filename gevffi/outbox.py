@@ -1,13 +1,14 @@
-"""What a loop's callbacks want sent, gathered until the end of the turn.
+"""What a loop's callbacks want sent, gathered until the next turn begins by sending it.
 
 Small pieces are joined into one blob as they come, so a caller may reuse its buffer at once. Large
 ones go to the kernel by pointer. `bytes` and borrowed views cannot change, so they wait for the end
-of the turn too; any other large buffer might, and everything is sent before `add` returns.
+of the turn too; any other large buffer might, and everything is sent before `add` returns. A read
+that is sent back as it came is told by its number in the turn, and needs neither.
 
     blob     |piece 0|piece 1|piece 3|
                      ^       ^       ^
-    pieces   A 10    A 20   ~B 9000    C 34       token and end in the blob; or, for a large one,
-    large                  [piece 2]              inverted token and size
+    pieces   A 10    A 20   ~B 9000    C 34  ~4   token and end in the blob; for a large one
+    large                  [piece 2]              inverted token and size; inverted number of a read
 
 The replies to a run of frames are gathered in a list of their own and join the rest at once, when
 the run has ended or something else is to be sent. Those to WebSocket messages go with the first
