@@ -334,7 +334,7 @@ def test_a_peer_answers_under_load(
     if peer.startswith("c-epoll"):  # the one with sanitizers
         command = (str(programs[Path(command[0]).name]),)
     with process.serving(peer, command, CORES) as server:
-        line = run.drive(server, case, 0.1, 0.05, CORES)
+        line = run.drive(server, case, 0.4, 0.05, CORES)
     sample = Sample.from_load(case.name, peer, 0, line)
     assert sample.messages > 0
     assert sample.cpu_us_per_message * sample.messages_per_cpu_second == pytest.approx(1e6)

@@ -172,7 +172,8 @@ def test_a_wrong_answer_to_the_upgrade_is_caught(
     echoload: Path, server: Server, which: str, mode: str
 ) -> None:
     server.upgrade = WRONG_ANSWERS[which]
-    arguments = shape(1, 10, 1) if mode == "messages" else HANDSHAKES
+    # A window that is long, as it ends with the first answer.
+    arguments = shape(1, 10, 1, 5) if mode == "messages" else (*HANDSHAKES, "-t", "5")
     result = load(echoload, server, *arguments)
     assert (result.returncode, result.stdout) == (1, "")
     assert re.search("upgrade to a WebSocket failed|answer is wrong", result.stderr)
@@ -194,7 +195,7 @@ def test_a_server_that_hangs_up_on_the_upgrade_is_caught(
 
 # ---- handshakes --------------------------------------------------------------------------------
 
-HANDSHAKES = ("-H", "-c", "3", "-t", "0.1", "-w", "0")
+HANDSHAKES = ("-H", "-c", "3", "-t", "0.3", "-w", "0")
 
 
 def test_every_handshake_is_accounted_for(echoload: Path, server: Server) -> None:
