@@ -120,6 +120,8 @@ def test_stop_closes_it_and_a_restart_counts_anew() -> None:
                 assert scrape(server)("bytes_received_total") == 5
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((address.host, address.port), PATIENCE)
+        for thread in {*threading.enumerate()} - {*threads}:  # it has answered, and is about to end
+            thread.join(PATIENCE)
         assert threading.enumerate() == threads
 
 
