@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable
 
 from gevffi.sys.reactor import Reactor
-from gevffi.sys.turn import Accepted
+from gevffi.sys.results import Accepted
 from gevffi.timers import Timer, TimerQueue
 
 logger = logging.getLogger("gevffi")
@@ -66,7 +66,7 @@ class Acceptor:
 
     def hand_out(self, count: int) -> None:
         """Give the turn's new connections to those who listen."""
-        for new in self._reactor.turn.accepted(count):
+        for new in self._reactor.results.accepted(count):
             take = self._takers.get(new.listener)
             if take is None:  # unlistened by a callback of this very turn
                 os.close(new.fd)

@@ -35,8 +35,8 @@ from gevffi.balance import Select
 from gevffi.handler import Handler
 from gevffi.loop import EventLoop
 from gevffi.protocol import Protocol, Receive
+from gevffi.sys.results import Accepted
 from gevffi.sys.sockaddr import decode_sockaddr
-from gevffi.sys.turn import Accepted
 
 logger = logging.getLogger("gevffi")
 

@@ -25,7 +25,7 @@ import logging
 import weakref
 from typing import Any
 
-from gevffi.sys.memory import COUNTS_ARE_TRUE, Pool, Region, getrefcount
+from gevffi.sys.memory import COUNTS_ARE_TRUE, Pool, Region
 from gevffi.sys.reactor import Reactor
 
 logger = logging.getLogger("gevffi")
@@ -72,7 +72,7 @@ class Arena:
         region = self.region
         if not self.copying:
             return region.root, region.buffer
-        copied = region.root[self._size - RESERVE :][: self._reactor.turn.used()].tobytes()
+        copied = region.root[self._size - RESERVE :][: self._reactor.results.used()].tobytes()
         return memoryview(copied), copied
 
     @property
@@ -87,13 +87,12 @@ class Arena:
             Whether that is in the same memory; else `move` is to be called, once nothing that was
             read in this turn is to be sent any more.
         """
-        region = self.region
-        if getrefcount(region.views) == region.unborrowed and not self.copying:
-            self.start = 0
-            return True
         if self.copying:
             return self._always_copying
-        self.start = self._reactor.turn.used()
+        if not self.region.borrowed():
+            self.start = 0
+            return True
+        self.start = self._reactor.results.used()
         return self._size - RESERVE - self.start >= RESERVE
 
     def move(self) -> None:

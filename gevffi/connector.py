@@ -35,8 +35,8 @@ from gevffi.connection_info import CONNECTING, OPEN, CloseReason
 from gevffi.handler import Handler
 from gevffi.listener import AddressLike, parse_address, set_tcp_options
 from gevffi.protocol import Protocol, receiver
+from gevffi.sys.results import Change
 from gevffi.sys.sockaddr import Address
-from gevffi.sys.turn import Change
 from gevffi.timers import Timer, check_delay
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from gevffi.arena import Arena
 from gevffi.batch import Batch
 from gevffi.outbox import Outbox
 from gevffi.sys.reactor import Reactor
-from gevffi.sys.turn import RUN_BYTES, Turn
+from gevffi.sys.results import Results
 
 if TYPE_CHECKING:
     from gevffi.connection import Connection
@@ -75,19 +75,18 @@ class Delivery:
         """Deliver frames that were cut in C."""
         reactor, outbox, switched = self._reactor, self._outbox, self.switched
         view, raw = self._arena.read()
-        found = reactor.turn
-        head = found.unpack_head(found.head)
+        results = reactor.results
+        head = results.unpack_head(results.head)
         lists: Any = None  # where frames start and end; made when the first run needs them,
         arrays: Any = None  # and so are these
         tags: Any = None
         conns = self._conns
-        table = found.run_table[: RUN_BYTES * head[4]]
-        for slot, first, last, end_of_last in found.unpack_runs(table):
+        for slot, first, last, end_of_last in results.runs(head):
             conn: Any = conns[slot]
             if conn._tagged and not (switched and conn in switched):
                 if tags is None:
-                    lists = lists or _lists(found, head, arrays)
-                    tags = found.tags(head) if arrays is None else arrays[2].tolist()
+                    lists = lists or _lists(results, head, arrays)
+                    tags = results.tags(head) if arrays is None else arrays[2].tolist()
                 starts, ends = lists
                 if last - first == 1:
                     conn._protocol.take_one(
@@ -99,9 +98,9 @@ class Delivery:
             batches = conn._batches
             deliver = conn._cutting and not (switched and conn in switched)
             if deliver and batches:
-                arrays = arrays or found.take_cuts()
+                arrays = arrays or results.take_cuts()
             elif lists is None:
-                lists = _lists(found, head, arrays)
+                lists = _lists(results, head, arrays)
             if not deliver:
                 if conn.connected:  # paused or switched by somebody else's callback
                     lead = self._lead(conn)
@@ -157,7 +156,7 @@ class Delivery:
 
     def large(self, count: int) -> None:
         """Deliver the frames that have a ring of their own, which becomes theirs."""
-        for slot, start, size, total, tag in self._reactor.turn.large(count):
+        for slot, start, size, total, tag in self._reactor.results.large(count):
             conn: Any = self._conns[slot]
             if conn is None or not conn._cutting or conn in self.switched:
                 self._reactor.recount(-1, 0)
@@ -226,6 +225,6 @@ class Delivery:
             self._failed(conn, exc)
 
 
-def _lists(found: Turn, head: tuple[int, ...], arrays: Any) -> Any:
+def _lists(results: Results, head: tuple[int, ...], arrays: Any) -> Any:
     """Where the frames of all runs start and end."""
-    return found.cuts(head) if arrays is None else [part.tolist() for part in arrays[:2]]
+    return results.cuts(head) if arrays is None else [part.tolist() for part in arrays[:2]]

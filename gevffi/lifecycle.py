@@ -22,7 +22,7 @@ from gevffi.connection_info import CLOSING, OPEN, CloseReason
 from gevffi.protocol import FrameTooLargeError, ProtocolError
 from gevffi.stats import Counters
 from gevffi.sys.reactor import Reactor
-from gevffi.sys.turn import Change
+from gevffi.sys.results import Change
 
 if TYPE_CHECKING:
     from gevffi.loop import EventLoop
@@ -75,7 +75,7 @@ class Lifecycle:
 
     def apply(self, changes: int) -> None:
         """Tell the handlers of a turn's changes."""
-        for slot, what, reason in self._reactor.turn.changes(changes):
+        for slot, what, reason in self._reactor.results.changes(changes):
             conn = self.conns[slot] if slot < len(self.conns) else None
             if conn is None:  # it was connecting
                 conn = self._loop._connector.settle(slot, what, reason)

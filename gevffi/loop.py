@@ -34,7 +34,7 @@ from gevffi.protocol import Protocol, Raw, Receive
 from gevffi.stats import LoopStats, loop_stats
 from gevffi.sys.memory import default_pool
 from gevffi.sys.reactor import Reactor
-from gevffi.sys.turn import Accepted
+from gevffi.sys.results import Accepted
 from gevffi.timers import Timer, TimerQueue, check_delay
 from gevffi.turn import turn
 

@@ -16,8 +16,6 @@ from typing import Any
 
 from gevffi.sys.reactor import NEVER, now_ns
 
-_LATEST = (1 << 63) - 1
-
 
 class Timer:
     """A call to be made later; made by `call_later`, `call_every`, `run_after`, `run_every`."""
@@ -78,7 +76,7 @@ class TimerQueue:
         return max(0, len(self.heap) - self.shells)
 
     def _push(self, due: int, timer: Timer) -> None:
-        heapq.heappush(self.heap, (min(due, _LATEST), next(self._order), timer))
+        heapq.heappush(self.heap, (due, next(self._order), timer))
 
     def run_due(self, failed: Callable[[Exception], None]) -> None:
         """Call what is due. An exception goes to `failed` and the timer goes on."""
@@ -108,6 +106,7 @@ class TimerQueue:
 
 
 def _nanoseconds(seconds: float) -> int:
+    # At most 285 years: a time so far away still fits into the 63 bits that C has for it.
     return math.ceil(min(seconds, 9e9) * 1e9)
 
 

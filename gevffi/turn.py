@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from gevffi.outbox import LARGE, join
 from gevffi.sys.errors import check
-from gevffi.sys.turn import DUE, FRAME_BYTES, FRAMES, MORE, RUNS
+from gevffi.sys.results import DUE, FRAME_BYTES, FRAMES, MORE, RUNS
 
 if TYPE_CHECKING:
     from gevffi.loop import EventLoop
@@ -44,7 +44,7 @@ def turn(loop: EventLoop) -> None:
     mailbox, timers, log = loop._mailbox, loop._timers, loop._log
     calls = mailbox.calls
     poll = loop._reactor.poll
-    unpack, table = loop._reactor.turn.unpack_frames, loop._reactor.turn.frame_table
+    unpack, table = loop._reactor.results.unpack_frames, loop._reactor.results.frame_table
     view: Any
     conn: Any
     receive: Any
@@ -113,8 +113,8 @@ def turn(loop: EventLoop) -> None:
 
 
 def _more(loop: EventLoop) -> None:
-    found = loop._reactor.turn
-    head = found.unpack_head(found.head)
+    results = loop._reactor.results
+    head = results.unpack_head(results.head)
     changes, accepted, error, listener, _runs, _cuts, _moved, large = head
     if large:
         loop._delivery.large(large)

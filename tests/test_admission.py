@@ -30,7 +30,7 @@ from helpers import (
 )
 
 from gevffi import Address, EventLoop, Raw, Server, admission
-from gevffi.sys.turn import Accepted
+from gevffi.sys.results import Accepted
 
 WAYS = pytest.mark.parametrize(
     "options", [{}, {"loops": 3}, {"loops": 3, "reuse_port": True}], ids=str

@@ -53,7 +53,7 @@ def test_the_second_half_is_the_first() -> None:
     assert len(region.buffer) == 2 * region.size
     region.buffer[0:3] = b"abc"
     region.buffer[region.size - 1 : region.size + 1] = b"xy"
-    assert bytes(region.root[:][region.size - 1 : region.size + 3]) == b"xybc"
+    assert bytes(region.root[region.size - 1 : region.size + 3]) == b"xybc"
     assert region.base[0] == ord("y")
 
 
@@ -208,7 +208,7 @@ def test_a_view_in_another_thread(region: Region) -> None:
 
     thread = threading.Thread(target=hold)
     thread.start()
-    views.put(region.root[:][5:9])
+    views.put(region.root[5:9])
     assert taken.wait(10)
     assert region.borrowed()
     views.put(None)
@@ -221,7 +221,7 @@ def test_the_ring_goes_back_with_the_last_view() -> None:
     pool = Pool()
     region = pool.take(PAGE)
     region.buffer[0:4] = b"kept"
-    inner = region.root[:][0:8][0:4]
+    inner = region.root[0:8][0:4]
     array = np.frombuffer(inner, dtype=np.uint8)
     del region
     assert pool.stats().used_rings == 1
@@ -249,7 +249,7 @@ def test_the_last_view_may_die_in_any_thread() -> None:
     for thread in threads:
         thread.start()
     for _ in range(3000):
-        views.put(pool.take(PAGE).root[:][1:2])
+        views.put(pool.take(PAGE).root[1:2])
     for _ in threads:
         views.put(None)
     for thread in threads:

@@ -68,15 +68,13 @@ class Region:
         ring: a `gev_ring *` that was taken from it, which is the region's from now on.
     """
 
-    __slots__ = ("base", "buffer", "ring", "root", "size", "unborrowed", "views")
+    __slots__ = ("_alone", "_views", "base", "buffer", "ring", "root", "size")
 
     size: int  #: bytes; a power of two
     base: Any  #: `uint8_t *`: 2 * size bytes, the second half being the first half again
     buffer: Any  #: a writable `ffi.buffer` over them
     root: memoryview  #: the same read-only; to be sliced, as keeping itself is not `borrowed`
     ring: Any  #: `gev_ring *`
-    views: Any  #: what all of them refer to
-    unborrowed: int  #: how many references it has when nobody else looks
 
     def __init__(self, pool: Pool, ring: Any) -> None:
         self.ring = ring
@@ -84,8 +82,8 @@ class Region:
         self.base = ring.base
         self.buffer = buffer_of(pool, ring)
         self.root = memoryview(self.buffer).toreadonly()
-        self.views = gc.get_referents(self.root)[0] if COUNTS_ARE_TRUE else None
-        self.unborrowed = getrefcount(self.views) if COUNTS_ARE_TRUE else -1
+        self._views: Any = gc.get_referents(self.root)[0] if COUNTS_ARE_TRUE else None
+        self._alone = getrefcount(self._views) if COUNTS_ARE_TRUE else -1
 
     def borrowed(self) -> bool:
         """Whether a slice of `root`, or anything made of one, is still alive, released or not.
@@ -94,7 +92,7 @@ class Region:
         `COUNTS_ARE_TRUE` is not.
         """
         # Written exactly as in __init__: both see the same temporary references.
-        return getrefcount(self.views) != self.unborrowed
+        return getrefcount(self._views) != self._alone
 
 
 def buffer_of(pool: Pool, ring: Any) -> Any:

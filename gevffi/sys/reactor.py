@@ -1,4 +1,4 @@
-"""The loop in C, seen from Python: one object over `gev_loop`. What its turns find is in `turn.py`.
+"""The loop in C, seen from Python: one object over `gev_loop`; `results.py` has what it finds.
 
 A `Reactor` does not decide anything. It owns the C loop, and the few conversions between the two
 worlds, each of which costs one call for a whole turn rather than one for every event.
@@ -16,15 +16,15 @@ import threading
 import weakref
 from array import array
 from collections.abc import Callable
-from functools import lru_cache, partial
-from struct import Struct
+from functools import partial
 from typing import Any, NamedTuple
 
 from gevffi._ffi import ffi, lib
 from gevffi.sys.errors import check
 from gevffi.sys.framing import Description
 from gevffi.sys.memory import Pool, Region, buffer_of
-from gevffi.sys.turn import Turn
+from gevffi.sys.numbers import int64s
+from gevffi.sys.results import Results
 
 _BYTES = ffi.typeof("uint8_t[]")
 _INT64S = ffi.typeof("int64_t[]")
@@ -38,18 +38,14 @@ lives, whose `len` is its size in bytes."""
 hold_tokens: Callable[[array[int]], Any] = partial(ffi.from_buffer, _INT64S)
 """The same for an `array("q")` of tokens, for `Reactor.broadcast`; `len` is their number."""
 
-_INT64 = "l" if Struct("l").size == 8 else "q"  # the same, and "l" is packed in fewer steps
-_int64s = lru_cache(maxsize=256)(lambda count: Struct(f"{count}{_INT64}"))
-_FEW = 256
-_pack_few = [Struct(f"{count}{_INT64}").pack for count in range(_FEW)]
-
 now_ns: Callable[[], int] = lib.gev_now_ns
 """Nanoseconds of the clock that `Reactor.poll` waits by."""
 
 NEVER = 0
 """Instead of a time of that clock: it does not come."""
 
-_poll, _send = lib.gev_loop_poll, lib.gev_loop_send
+_poll: Callable[..., int] = lib.gev_loop_poll
+_send: Callable[..., int] = lib.gev_loop_send
 
 SEND_RUN: int = lib.GEV_SEND_RUN
 """Added to a token in what `Reactor.send` is told: its pieces follow, as a count and sizes."""
@@ -123,7 +119,7 @@ class Reactor:
         self._last_stats: ReactorStats | None = None
         self._pool = pool  # the C loop takes rings from it for as long as it lives
         loop = self._loop = ffi.gc(out[0], lib.gev_loop_close)
-        self.turn = Turn(loop, max_events)
+        self.results = Results(loop, max_events)
         """What the last `poll` has found."""
 
     def close(self) -> None:
@@ -153,13 +149,12 @@ class Reactor:
             has something to tell, plus DUE when it is `due`; or -errno.
         """
         count = len(pieces)
-        pack = _pack_few[count] if count < _FEW else _int64s(count).pack
-        return _poll(  # type: ignore[no-any-return]
+        return _poll(
             self._loop,
             start,
             due,
             count,
-            pack(*pieces),
+            int64s(count).pack(*pieces),
             hold(blob) if blob else _NULL,
             len(blob),
             ffi.new(_ADDRESSES, large) if large else _NULL,
@@ -196,7 +191,7 @@ class Reactor:
         result = _send(
             self._loop,
             len(pieces),
-            _int64s(len(pieces)).pack(*pieces),
+            int64s(len(pieces)).pack(*pieces),
             hold(blob) if blob else _NULL,
             len(blob),
             ffi.new(_ADDRESSES, large) if large else _NULL,

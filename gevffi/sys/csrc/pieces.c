@@ -36,9 +36,11 @@ static void link_piece(gev_loop *loop, gev_conn *conn, const uint8_t *base, size
     conn->last_piece = i;
 }
 
-/* A piece, dressed as the connection's framing has it. A small one is copied behind its header, so
- * that the frames of a connection lie in one row; a large one goes by pointer between the two. */
-static void add_piece(gev_loop *loop, gev_conn *conn, const uint8_t *base, size_t size, bool small)
+/* Adds a piece, dressed as the connection's framing has it, or as a WebSocket frame if it has a
+ * `first` byte. A small one is copied behind its header, so that the frames of a connection lie in
+ * one row; a large one goes by pointer between the two. */
+static void add_piece(gev_loop *loop, gev_conn *conn, const uint8_t *base, size_t size,
+                      uint8_t first, bool small)
 {
     if (!conn)
         return;
@@ -47,16 +49,17 @@ static void add_piece(gev_loop *loop, gev_conn *conn, const uint8_t *base, size_
         return;
     }
     const gev_framing *framing = conn->framing ? &loop->framings[conn->framing - 1] : NULL;
-    if (!framing || !framing->dress) {
+    if (!first && (!framing || !framing->dress)) {
         link_piece(loop, conn, base, size);
         return;
     }
     uint8_t *out = loop->dressed + loop->dressed_size;
-    size_t header = gev_framing_header(framing, size, out);
+    size_t header = first ? (size_t)gev_ws_header(out, first, size, NULL)
+                          : gev_framing_header(framing, size, out);
     size_t copied = small ? size : 0;
     if (copied) /* or there may be no blob */
         memcpy(out + header, base, copied);
-    size_t trailer = gev_framing_trailer(framing, out + header + copied);
+    size_t trailer = first ? 0 : gev_framing_trailer(framing, out + header + copied);
     loop->dressed_size += header + copied + trailer;
     if (small) {
         link_piece(loop, conn, out, header + size + trailer);
@@ -65,27 +68,6 @@ static void add_piece(gev_loop *loop, gev_conn *conn, const uint8_t *base, size_
         link_piece(loop, conn, base, size);
         link_piece(loop, conn, out + header, trailer);
     }
-}
-
-/* A piece as the payload of a WebSocket frame; `small` as in add_piece. */
-static void add_ws_frame(gev_loop *loop, gev_conn *conn, const uint8_t *base, size_t size,
-                         uint8_t first, bool small)
-{
-    if (!conn)
-        return;
-    if (!gev_output_takes(conn)) {
-        conn->queued += size;
-        return;
-    }
-    uint8_t *out = loop->dressed + loop->dressed_size;
-    size_t header = (size_t)gev_ws_header(out, first, size, NULL);
-    size_t copied = small ? size : 0;
-    if (copied)
-        memcpy(out + header, base, copied);
-    loop->dressed_size += header + copied;
-    link_piece(loop, conn, out, header + copied);
-    if (!small)
-        link_piece(loop, conn, base, size);
 }
 
 /* Room for the pieces that `count` numbers tell of, none of which is told by less than one. */
@@ -120,20 +102,10 @@ static int send_back(gev_loop *loop, int32_t index)
     if (index >= loop->frames)
         return -EINVAL;
     const int32_t *frame = loop->turn.frames + 3 * (size_t)index;
-    gev_conn *conn = &loop->conns[frame[0]]; /* the slot is free again in the next turn */
-    if (conn->fd >= 0)
-        add_piece(loop, conn, loop->arena + frame[1], (size_t)(frame[2] - frame[1]), false);
+    gev_conn *conn = &loop->conns[frame[0]]; /* its slot is not another's before the next turn */
+    add_piece(loop, conn->fd < 0 ? NULL : conn, loop->arena + frame[1],
+              (size_t)(frame[2] - frame[1]), 0, false);
     return 0;
-}
-
-/* A piece, as a WebSocket frame if it has a `first` byte. */
-static void add(gev_loop *loop, int64_t token, const uint8_t *base, size_t size, uint8_t first,
-                bool small)
-{
-    if (first)
-        add_ws_frame(loop, gev_conn_at(loop, token), base, size, first, small);
-    else
-        add_piece(loop, gev_conn_at(loop, token), base, size, small);
 }
 
 /* The numbers are Python's; -EINVAL if they ask for more of the blob than there is. */
@@ -157,19 +129,20 @@ static int link_pieces(gev_loop *loop, int32_t count, const int64_t *numbers, co
         if (numbers[i] < 0 || (first && !loop->framing_count))
             return -EINVAL; /* without a framing there is no room for headers */
         if (token < 0) {
-            add(loop, ~token, *large++, number, first, false);
+            add_piece(loop, gev_conn_at(loop, ~token), *large++, number, first, false);
         } else if (token & GEV_SEND_RUN) {
+            gev_conn *conn = gev_conn_at(loop, token & ~GEV_SEND_RUN);
             for (pieces--; number > 0 && i + 1 < count; number--, pieces++) {
                 size_t size = (size_t)numbers[++i];
                 if (size > blob_size - at)
                     return -EINVAL;
-                add(loop, token & ~GEV_SEND_RUN, blob + at, size, first, true);
+                add_piece(loop, conn, blob + at, size, first, true);
                 at += size;
             }
         } else {
             if (number < at || number > blob_size)
                 return -EINVAL;
-            add(loop, token, blob + at, number - at, first, true);
+            add_piece(loop, gev_conn_at(loop, token), blob + at, number - at, first, true);
             at = number;
         }
     }

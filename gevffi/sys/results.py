@@ -16,23 +16,19 @@ Everything is valid until the next turn, and belongs to the loop's thread.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from struct import Struct
 from typing import Any, NamedTuple
 
 from gevffi._ffi import ffi, lib
+from gevffi.sys.numbers import int32s
 
 _ADDRESS_ROOM = 112
-_FEW = 256
-_int32s = lru_cache(maxsize=256)(lambda count: Struct(f"{count}i"))
 _FRAME = Struct("3i")
 FRAME_BYTES = _FRAME.size
 _RUN = Struct("4i")
-RUN_BYTES = _RUN.size
 _LARGE = Struct("i4I")
 _HEAD = Struct("8i")  # the first numbers of a gev_turn
-_CUTS, _CUTS_MOVED = 5, 6
-_unpack_few = [Struct(f"{count}i").unpack_from for count in range(_FEW)]
+_RUNS, _CUTS, _CUTS_MOVED = 4, 5, 6
 
 DUE: int = lib.GEV_DUE
 """In what `Reactor.poll` returns: it is as late as it was told."""
@@ -67,8 +63,8 @@ class Accepted(NamedTuple):
     """The peer's address as the kernel gave it, a `struct sockaddr`."""
 
 
-class Turn:
-    """The results of a loop's turns.
+class Results:
+    """What the last turn of a loop has found.
 
     Args:
         loop: a `gev_loop *`.
@@ -80,8 +76,7 @@ class Turn:
         turn = self._turn = lib.gev_loop_turn(loop)
         self.frame_table = memoryview(ffi.buffer(turn.frames, 2 * max_events * FRAME_BYTES))
         """The frames of a turn, FRAME_BYTES each, for `unpack_frames`."""
-        self.run_table = memoryview(ffi.buffer(turn.runs, 2 * max_events * RUN_BYTES))
-        """The runs of a turn, RUN_BYTES each, for `unpack_runs`."""
+        self._runs = memoryview(ffi.buffer(turn.runs, 2 * max_events * _RUN.size))
         self._large = memoryview(ffi.buffer(turn.large, 2 * max_events * _LARGE.size))
         self.head = ffi.buffer(turn, _HEAD.size)
         """What there is of a turn, for `unpack_head`."""
@@ -90,29 +85,27 @@ class Turn:
 
     unpack_head = staticmethod(_HEAD.unpack_from)
     """How many changes and accepted connections; the errno that made a listener pause, 0 for none,
-    and which one; how many runs; two that are for `cuts`; and how many large frames."""
+    and which one; what is for `runs` and `cuts`; and how many large frames."""
 
     unpack_frames = staticmethod(_FRAME.iter_unpack)
     """Of each frame the slot, and where in the arena it starts and ends."""
 
-    unpack_runs = staticmethod(_RUN.iter_unpack)
-    """Of each run the slot, its first cut, its last + 1, and where in the arena that ends."""
+    def runs(self, head: tuple[int, ...]) -> Iterable[tuple[int, int, int, int]]:
+        """Of each run the slot, its first cut, its last + 1, and where in the arena that ends."""
+        return _RUN.iter_unpack(self._runs[: _RUN.size * head[_RUNS]])
 
     def cuts(self, head: tuple[int, ...]) -> tuple[Sequence[int], Sequence[int]]:
         """Where in the arena the frames of all runs start and end. `head` is what `unpack_head`
         has given in this turn."""
         if head[_CUTS_MOVED] != self._cuts_moved:
             self._find_cuts()
-        count = head[_CUTS]
-        unpack = _unpack_few[count] if count < _FEW else _int32s(count).unpack_from
+        unpack = int32s(head[_CUTS]).unpack_from
         return unpack(self._cuts), unpack(self._cuts, self._ends_at)
 
     def tags(self, head: tuple[int, ...]) -> Sequence[int]:
         """The first byte of each of these frames; means nothing but for WebSocket frames. Called
         behind `cuts`."""
-        count = head[_CUTS]
-        unpack = _unpack_few[count] if count < _FEW else _int32s(count).unpack_from
-        return unpack(self._cuts, 2 * self._ends_at)
+        return int32s(head[_CUTS]).unpack_from(self._cuts, 2 * self._ends_at)
 
     def _find_cuts(self) -> None:
         turn = self._turn
@@ -125,7 +118,8 @@ class Turn:
         count, room = self._turn.cuts, self._turn.cut_room
         owner = ffi.gc(lib.gev_loop_take_cuts(self._loop), lib.gev_free_cuts)
         numbers = memoryview(ffi.buffer(owner, 12 * room)).toreadonly().cast("i")
-        return tuple(numbers[at : at + count] for at in (0, room, 2 * room))  # type: ignore[return-value]
+        starts, ends, tags = (numbers[at : at + count] for at in (0, room, 2 * room))
+        return starts, ends, tags
 
     def large(self, count: int) -> list[tuple[int, int, int, int, int]]:
         """The turn's large frames: slot, where the payload starts, its size, the frame's, and its
