@@ -170,6 +170,7 @@ _ALL = (
         peers=(
             "gevffi-framed",
             "gevffi-framed-bytes",
+            "gevffi-framed-copy",
             "gevffi-unpacket",
             "gevffi",
             "uvloop-framed",

@@ -90,6 +90,12 @@ _ALL = (
         requires="gevffi.framing",
     ),
     Peer(
+        "gevffi-framed-copy",
+        "gevffi, frames cut in C, answers with a copy",
+        _module("benchmarks.peers.gevffi_framed", "copy"),
+        requires="gevffi.framing",
+    ),
+    Peer(
         "gevffi-batch",
         "gevffi, frames cut in C, batches",
         _module("benchmarks.peers.gevffi_framed", "batch"),

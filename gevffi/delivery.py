@@ -98,7 +98,9 @@ class Delivery:
             batches = conn._batches
             deliver = conn._cutting and not (switched and conn in switched)
             if deliver and batches:
-                arrays = arrays or results.take_cuts()
+                if arrays is None:
+                    outbox.flush()  # it may name cuts
+                    arrays = results.take_cuts()
             elif lists is None:
                 lists = _lists(results, head, arrays)
             if not deliver:
@@ -117,10 +119,17 @@ class Delivery:
             self.run = (conn, starts, left, following, last, end_of_last)
             data = raw if conn._framing.as_bytes else view
             receive = conn._receive  # for all of the run: see `end_run`
+            came = outbox.came
+            if conn._packet is None and arrays is None:
+                came += (first, last, following)
             try:
                 for start, end in zip(starts[first:last], following):  # noqa: B905 - it may shrink
                     message = data[start:end]
                     reply = receive(conn, None, message)
+                    if reply is message and came:
+                        continue
+                    if came:
+                        outbox.commit_came(1)
                     if reply is None:
                         continue
                     if reply is message or type(reply) is bytes or outbox.is_fixed(reply):
@@ -128,10 +137,10 @@ class Delivery:
                     else:  # its owner may change it
                         conn._send_packet(reply)
             except Exception as exc:
-                self._commit(conn)
+                self._commit(conn, 1)
                 self._failed(conn, exc)
             else:
-                self._commit(conn)
+                self._commit(conn, 0)
             self.run = None
 
     def _batch(self, conn: Any, batch: Batch) -> None:
@@ -201,10 +210,12 @@ class Delivery:
         if run is None or run[0] is not conn:
             return 0
         self.run = None
+        if self._outbox.came:
+            self._outbox.commit_came(1)
         self.left = length_hint(run[3])
         run[2].clear()
         if run[5] < 0:
-            self._commit(conn)
+            self._commit(conn, 1)
             return 0
         self._reactor.recount(-self.left, 0)
         return self.left
@@ -218,9 +229,9 @@ class Delivery:
             lead = conn._framing.lead  # type: ignore[union-attr]
             self._reactor.unread_arena(conn._token, starts[last - count] - lead, end_of_last)
 
-    def _commit(self, conn: Connection) -> None:
+    def _commit(self, conn: Connection, under_way: int) -> None:
         try:
-            self._outbox.commit()
+            self._outbox.commit(under_way)
         except Exception as exc:
             self._failed(conn, exc)
 

@@ -12,13 +12,15 @@ that is sent back as it came is told by its number in the turn, and needs neithe
 
 The replies to a run of frames are gathered in a list of their own and join the rest at once, when
 the run has ended or something else is to be sent. Those to WebSocket messages go with the first
-byte of their frames, which is the same for all that are gathered.
+byte of their frames, which is the same for all that are gathered. As long as a handler returns each
+message of a run as it came nothing is gathered: how far the run has come says it all, and that part
+of it leaves from where it was read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import iconcat
+from operator import iconcat, length_hint
 from typing import TYPE_CHECKING, Any
 
 from gevffi.arena import Arena
@@ -46,6 +48,7 @@ class Outbox:
         "_replies",
         "_tagged",
         "blob",
+        "came",
         "first",
         "large",
         "lent",
@@ -66,6 +69,9 @@ class Outbox:
         """Pieces that are no message of their own but go on with the one before."""
         self._replies: list[Any] = []
         self._of: Any = None  # whose they are
+        self.came: list[Any] = []
+        """The run under way, as long as each of its messages was returned as it came: its first
+        cut, its last + 1, and an iterator over those that are left. Emptied, never replaced."""
         self._tagged = False  # they are messages of a WebSocket, and its protocol queues them
         self.first = 0
         """Of the frames of the replies that `frames_of` gathers: FIN and the opcode."""
@@ -82,12 +88,26 @@ class Outbox:
         self._tagged = True
         return self._replies
 
-    def commit(self) -> None:
+    def commit_came(self, under_way: int) -> None:
+        """Queue what `came` tells of: all messages that were taken, but for the last one if that is
+        `under_way` still (1, or 0)."""
+        first, last, left = self.came
+        self.came.clear()
+        count = last - first - length_hint(left) - under_way
+        if count:
+            self.pieces += (self._of._token + SEND_RUN, ~count, first)
+
+    def commit(self, under_way: int = 0) -> None:
         """Queue the replies of the run.
+
+        Args:
+            under_way: 1 while a callback for a message of the run is running.
 
         Raises:
             ValueError, TypeError: a reply cannot be sent; those before it are queued.
         """
+        if self.came:
+            self.commit_came(under_way)
         replies, conn = self._replies, self._of
         if not replies:
             return
@@ -125,8 +145,8 @@ class Outbox:
         Raises:
             TypeError: `data` is not bytes-like.
         """
-        if self._replies:
-            self.commit()
+        if self._replies or self.came:
+            self.commit(1)
         try:
             if len(data) >= LARGE:
                 self.add_large(token, data)
@@ -171,8 +191,8 @@ class Outbox:
 
     def flush(self) -> None:
         """Send everything."""
-        if self._replies:
-            self.commit()
+        if self._replies or self.came:
+            self.commit(1)
         if self.pieces:
             if self.parts:
                 self._reactor.recount(0, -self.parts)

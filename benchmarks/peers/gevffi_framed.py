@@ -2,6 +2,7 @@
 
 view    LengthPrefixed(), one `on_message` a frame
 bytes   the same with deliver="bytes"
+copy    the same, answered with other bytes than it was given, so that nothing goes back as it came
 batch   FixedSize(64), one `on_batch` a read: the length counts as part of the record
 """
 
@@ -20,6 +21,13 @@ class Echo(gevffi.Handler):
         return data
 
 
+class Copy(gevffi.Handler):
+    """Answers every message with a copy of it."""
+
+    def on_message(self, conn: gevffi.Connection, ctx: Any, data: Any) -> bytes:
+        return bytes(data)
+
+
 class EchoBatches(gevffi.Handler):
     """Sends back all messages of a read at once."""
 
@@ -30,6 +38,7 @@ class EchoBatches(gevffi.Handler):
 MODES: dict[str, tuple[gevffi.Handler, gevffi.Protocol]] = {
     "view": (Echo(), gevffi.LengthPrefixed()),
     "bytes": (Echo(), gevffi.LengthPrefixed(deliver="bytes")),
+    "copy": (Copy(), gevffi.LengthPrefixed()),
     "batch": (EchoBatches(), gevffi.FixedSize(64)),
 }
 

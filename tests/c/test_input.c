@@ -136,6 +136,78 @@ static void a_run_that_asks_for_more_than_there_is(void)
     close_loop(&f);
 }
 
+/* Cuts go back from where they were read, with what they came in where replies are dressed so. */
+static void cuts_that_go_back(void)
+{
+    fixture f = open_loop();
+    int peers[4];
+    gev_framing with_length = lengths(), with_end = lines(), bare = lengths();
+    gev_framing fixed = {.kind = GEV_FIXED_SIZE, .size = 2};
+    bare.dress = 0;
+    int64_t lengthy = framed_pair(&f, &with_length, &peers[0]);
+    int64_t line = framed_pair(&f, &with_end, &peers[1]);
+    int64_t stripped = framed_pair(&f, &bare, &peers[2]);
+    int64_t pair = framed_pair(&f, &fixed, &peers[3]);
+    const struct { int64_t token; const char *bytes; size_t size, from, back; const char *wanted; }
+    cases[] = {
+        {lengthy, "\0\0\0\1a\0\0\0\0\0\0\0\2bc", 15, 1, 2, "\0\0\0\0\0\0\0\2bc"},
+        {line, "a\r\n\r\nbc\r\n", 9, 0, 3, "a\r\n\r\nbc\r\n"},
+        {stripped, "\0\0\0\1a\0\0\0\0\0\0\0\2bc\0\0\0\1d", 20, 0, 4, "abcd"},
+        {pair, "aabbcc", 6, 1, 2, "bbcc"},
+    };
+    const size_t wanted[] = {10, 9, 4, 4};
+    for (int i = 0; i < 4; i++) {
+        peer_writes(peers[i], cases[i].bytes, cases[i].size);
+        poll_once(&f, -1);
+        const int32_t *run = run_of(&f, cases[i].token);
+        CHECK(run);
+        const int64_t first = run[1] + (int64_t)cases[i].from, back = (int64_t)cases[i].back;
+        const int64_t numbers[] = {cases[i].token, 1, cases[i].token + GEV_SEND_RUN, ~back, first,
+                                   cases[i].token, 2};
+        CHECK_EQUAL(gev_loop_send(f.loop, 7, numbers, (const uint8_t *)"<>", 2, NULL), 1);
+        const char *ends[] = {"\0\0\0\1<", "<\r\n", "<", "<", "\0\0\0\1>", ">\r\n", ">", ">"};
+        const size_t sizes[] = {5, 3, 1, 1};
+        peer_reads(peers[i], ends[i], sizes[i]);
+        peer_reads(peers[i], cases[i].wanted, wanted[i]);
+        peer_reads(peers[i], ends[4 + i], sizes[i]);
+        CHECK_EQUAL(gev_conn_queued(f.loop, cases[i].token), wanted[i] + 2 * sizes[i]);
+    }
+    for (int i = 0; i < 4; i++)
+        close(peers[i]);
+    close_loop(&f);
+}
+
+static void cuts_that_cannot_go_back(void)
+{
+    fixture f = open_loop();
+    int peer, other;
+    gev_framing framing = lengths();
+    int64_t token = framed_pair(&f, &framing, &peer), raw = unix_pair(&f, &other);
+    hears(&f, token, peer, "\0\0\0\1a\0\0\0\1b", 10, "a|b|");
+    const int64_t wrong[][6] = {
+        {token + GEV_SEND_RUN, ~INT64_C(3), 0, token + GEV_SEND_RUN, ~INT64_C(0), 0},
+        {token + GEV_SEND_RUN, ~INT64_C(1), 2, token + GEV_SEND_RUN, ~INT64_C(0), 0},
+        {token + GEV_SEND_RUN, ~INT64_C(1), -1, token + GEV_SEND_RUN, ~INT64_C(0), 0},
+        {token + GEV_SEND_RUN, ~INT64_C(1), INT64_MAX, token + GEV_SEND_RUN, ~INT64_C(0), 0},
+        {token + GEV_SEND_RUN, INT64_MIN, 0, token + GEV_SEND_RUN, ~INT64_C(0), 0},
+        {token + GEV_SEND_RUN, ~INT64_C(0), 2, token + GEV_SEND_RUN, ~INT64_C(1), 1}, /* again */
+        {raw + GEV_SEND_RUN, ~INT64_C(1), 0, token + GEV_SEND_RUN, ~INT64_C(0), 0},
+        {token, ~INT64_C(1), 0, token + GEV_SEND_RUN, ~INT64_C(0), 0},
+        {~token, ~INT64_C(1), 0, token + GEV_SEND_RUN, ~INT64_C(0), 0},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        CHECK_EQUAL(gev_loop_send(f.loop, 6, wrong[i], NULL, 0, NULL), -EINVAL);
+    CHECK_EQUAL(gev_loop_send(f.loop, 2, wrong[0], NULL, 0, NULL), -EINVAL); /* no number behind */
+    const int64_t late[] = {token + GEV_SEND_RUN, ~INT64_C(2), 0};
+    gev_conn_shutdown_write(f.loop, token);
+    CHECK_EQUAL(gev_loop_send(f.loop, 3, late, NULL, 0, NULL), 0);
+    gev_conn_abort(f.loop, token, GEV_REASON_LOCAL);
+    CHECK_EQUAL(gev_loop_send(f.loop, 3, late, NULL, 0, NULL), 0);
+    close(peer);
+    close(other);
+    close_loop(&f);
+}
+
 /* What the kernel does not take is kept dressed; all arrives, in order. */
 static void dressed_pieces_that_wait(void)
 {
@@ -170,6 +242,8 @@ int main(void)
     RUN(an_error_is_none_under_the_next_framing);
     RUN(what_is_sent_is_dressed);
     RUN(a_run_that_asks_for_more_than_there_is);
+    RUN(cuts_that_go_back);
+    RUN(cuts_that_cannot_go_back);
     RUN(dressed_pieces_that_wait);
     return 0;
 }

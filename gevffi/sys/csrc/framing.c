@@ -130,20 +130,26 @@ size_t gev_framing_least(const gev_framing *framing)
     }
 }
 
+void gev_framing_around(const gev_framing *framing, size_t *header, size_t *trailer)
+{
+    *header = framing->dress && framing->kind == GEV_LENGTH_PREFIXED ? framing->width : 0;
+    *trailer = framing->dress && framing->kind == GEV_DELIMITED ? framing->delimiter_size : 0;
+}
+
 size_t gev_framing_header(const gev_framing *framing, size_t payload, uint8_t *out)
 {
-    if (framing->kind != GEV_LENGTH_PREFIXED || !framing->dress)
-        return 0;
+    size_t width, trailer;
+    gev_framing_around(framing, &width, &trailer);
     uint64_t length = (uint64_t)((int64_t)payload - framing->adjustment);
-    for (uint32_t i = 0; i < framing->width; i++)
-        out[i] = (uint8_t)(length >> 8 * (framing->little ? i : framing->width - 1 - i));
-    return framing->width;
+    for (size_t i = 0; i < width; i++)
+        out[i] = (uint8_t)(length >> 8 * (framing->little ? i : width - 1 - i));
+    return width;
 }
 
 size_t gev_framing_trailer(const gev_framing *framing, uint8_t *out)
 {
-    if (framing->kind != GEV_DELIMITED || !framing->dress)
-        return 0;
-    memcpy(out, framing->delimiter, framing->delimiter_size);
-    return framing->delimiter_size;
+    size_t header, size;
+    gev_framing_around(framing, &header, &size);
+    memcpy(out, framing->delimiter, size);
+    return size;
 }

@@ -41,6 +41,8 @@ enum {
  * so. `*scanned` is how many bytes need not be searched again; 0 for a new frame. */
 int64_t gev_framing_cut(const gev_framing *framing, const uint8_t *data, size_t size,
                         uint32_t *scanned, gev_cut *cut);
+/* How many bytes dressing puts before and behind a payload. */
+void gev_framing_around(const gev_framing *framing, size_t *header, size_t *trailer);
 /* The fewest bytes a frame has. */
 size_t gev_framing_least(const gev_framing *framing);
 

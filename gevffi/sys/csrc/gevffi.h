@@ -293,12 +293,14 @@ enum { GEV_FIRST_AT = 48 };
  *   token + GEV_SEND_RUN, n, n sizes  the next n pieces of the blob
  *   ~token, size                      that many bytes at the next address in `large`
  *   ~i                                the frame i of the last turn, to where it came from
+ *   token + GEV_SEND_RUN, ~n, i       n cuts of the last turn, from number i on, to where they came
+ *                                     from, under the framing that cut them; in order, each once
  * In the first three forms `end`, n and size may have the first byte of a WebSocket frame GEV_FIRST_AT
  * bits further up: then each piece leaves as such a frame, not masked. (Under GEV_WEBSOCKET all others
  * leave as they are.)
  * The pieces of one connection leave together. What the kernel does not take is copied. Pieces for
  * connections that are gone are dropped. Returns how many connections there were. -EINVAL: the blob
- * is not as large as that, or there is no such frame. */
+ * is not as large as that, or there is no such frame or cut. */
 int gev_loop_send(gev_loop *loop, int32_t count, const void *numbers, const uint8_t *blob,
                   size_t blob_size, const uint8_t *const *large);
 

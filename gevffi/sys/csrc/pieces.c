@@ -8,7 +8,7 @@
  *   chain      2   5   4  -1  -1  -1            A: first 0, last 4; B: first 1, last 5; ...
  *
  * A connection with a framing gets a header or delimiter to each piece on the way. Neighbours in the
- * blob become one link of a chain.
+ * blob, or in the arena, become one link of a chain.
  */
 #include "conn.h"
 #include "framing.h"
@@ -36,6 +36,15 @@ static void link_piece(gev_loop *loop, gev_conn *conn, const uint8_t *base, size
     conn->last_piece = i;
 }
 
+/* Whether a piece is for a connection that is closing, or whose sending side is. */
+static bool refused(gev_conn *conn, size_t size)
+{
+    if (gev_output_takes(conn))
+        return false;
+    conn->queued += size; /* never to be reached by `sent` */
+    return true;
+}
+
 /* Adds a piece, dressed as the connection's framing has it, or as a WebSocket frame if it has a
  * `first` byte. A small one is copied behind its header, so that the frames of a connection lie in
  * one row; a large one goes by pointer between the two. */
@@ -44,10 +53,8 @@ static void add_piece(gev_loop *loop, gev_conn *conn, const uint8_t *base, size_
 {
     if (!conn)
         return;
-    if (!gev_output_takes(conn)) {
-        conn->queued += size; /* never to be reached by `sent` */
+    if (refused(conn, size))
         return;
-    }
     const gev_framing *framing = conn->framing ? &loop->framings[conn->framing - 1] : NULL;
     if (!first && (!framing || !framing->dress)) {
         link_piece(loop, conn, base, size);
@@ -70,10 +77,11 @@ static void add_piece(gev_loop *loop, gev_conn *conn, const uint8_t *base, size_
     }
 }
 
-/* Room for the pieces that `count` numbers tell of, none of which is told by less than one. */
+/* Room for the pieces that `count` numbers tell of: none is told by less than one, but for cuts that
+ * go back, which may all be told by three. */
 static int room_for(gev_loop *loop, int32_t count, size_t blob_size)
 {
-    size_t links = 3 * (size_t)count;
+    size_t links = 3 * (size_t)count + (size_t)loop->turn.cuts;
     size_t dressed = loop->framing_count ? blob_size + GEV_DRESS_ROOM * (size_t)count : 0;
     if (links > loop->chain_room) {
         gev_link *chain = realloc(loop->chain, links * sizeof *chain);
@@ -96,6 +104,31 @@ static int room_for(gev_loop *loop, int32_t count, size_t blob_size)
     return 0;
 }
 
+/* `count` cuts of the last turn, from number `first` on, as they came. What dressing would put around
+ * a payload is what it came with, so whole frames leave from where they were read, and those that
+ * lie in a row leave as one piece. */
+static int send_cuts_back(gev_loop *loop, gev_conn *conn, int64_t first, int64_t count)
+{
+    const gev_turn *turn = &loop->turn;
+    if (count > turn->cuts || first > turn->cuts - count)
+        return -EINVAL;
+    if (!conn)
+        return 0;
+    if (!conn->framing)
+        return -EINVAL;
+    size_t header, trailer;
+    gev_framing_around(&loop->framings[conn->framing - 1], &header, &trailer);
+    for (int64_t i = first; i < first + count; i++) {
+        size_t start = (size_t)turn->starts[i], end = (size_t)turn->ends[i] + trailer;
+        if (start < header || end > loop->arena_size)
+            return -EINVAL;
+        size_t size = end - start + header;
+        if (!refused(conn, size))
+            link_piece(loop, conn, loop->arena + start - header, size);
+    }
+    return 0;
+}
+
 /* A frame of the last turn, as it came. */
 static int send_back(gev_loop *loop, int32_t index)
 {
@@ -113,7 +146,7 @@ static int link_pieces(gev_loop *loop, int32_t count, const int64_t *numbers, co
                        size_t blob_size, const uint8_t *const *large)
 {
     size_t at = 0;
-    int64_t pieces = 0;
+    int64_t pieces = 0, next_cut = 0;
     for (int32_t i = 0; i < count; i++) {
         int64_t token = numbers[i];
         pieces++;
@@ -124,9 +157,19 @@ static int link_pieces(gev_loop *loop, int32_t count, const int64_t *numbers, co
         }
         if (++i == count)
             break;
+        if (numbers[i] < 0) {
+            int64_t cuts = ~numbers[i];
+            if (token < 0 || !(token & GEV_SEND_RUN) || ++i == count || numbers[i] < next_cut)
+                return -EINVAL;
+            if (send_cuts_back(loop, gev_conn_at(loop, token & ~GEV_SEND_RUN), numbers[i], cuts))
+                return -EINVAL;
+            next_cut = numbers[i] + cuts; /* each once, or there is no room */
+            pieces += cuts - 1;
+            continue;
+        }
         uint8_t first = (uint8_t)(numbers[i] >> GEV_FIRST_AT);
         size_t number = (size_t)(numbers[i] & (((int64_t)1 << GEV_FIRST_AT) - 1));
-        if (numbers[i] < 0 || (first && !loop->framing_count))
+        if (first && !loop->framing_count)
             return -EINVAL; /* without a framing there is no room for headers */
         if (token < 0) {
             add_piece(loop, gev_conn_at(loop, ~token), *large++, number, first, false);
