@@ -13,16 +13,22 @@ from typing import Any
 import pytest
 from helpers import PATIENCE, Background, connect, receive_all, receive_exactly, serving, wait
 
-from gevffi import EventLoop
+from gevffi import EventLoop, Server, ws
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 
 
+def pieces_of(path: Path) -> list[str]:
+    """The pieces of code in a document."""
+    pieces = re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S)
+    assert pieces
+    return pieces
+
+
 def run(name: str) -> dict[str, Any]:
     """Run the code of a document, one piece after the other; return what it has defined."""
-    pieces = re.findall(r"^```python\n(.*?)^```", (DOCS / name).read_text(), re.M | re.S)
-    assert pieces
+    pieces = pieces_of(DOCS / name)
     namespace: dict[str, Any] = {"__name__": name}
     for piece in pieces:
         exec(compile(piece, name, "exec"), namespace)
@@ -62,6 +68,31 @@ def test_links_lead_somewhere(path: Path) -> None:
             titles = re.findall(r"^#+ (.+)$", file.read_text(), re.M)
             slugs = [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
             assert heading in slugs, target
+
+
+def test_the_readmes_servers_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[Server] = []
+    monkeypatch.setattr(Server, "start", lambda server: started.append(server))
+    namespace: dict[str, Any] = {"__name__": "README.md", "socket": socket}
+    for piece in pieces_of(ROOT / "README.md"):
+        code = compile(re.sub(r":(1833|9001)\"", ':0"', piece), "README.md", "exec")
+        if "gevffi.Client" in piece:  # of a server that runs
+            with started[0].running():
+                exec(code, namespace)
+        else:
+            exec(code, namespace)
+    namespace["sock"].close()
+    assert capsys.readouterr().out == "b'hello'\n"
+    echo, lines, framed, shout = started
+    for server, message in ((echo, b"hi"), (lines, b"hi\n"), (framed, b"\0\0\0\2hi")):
+        with server.running(), connect(server) as sock:
+            sock.sendall(message)
+            assert receive_exactly(sock, len(message)) == message
+    with shout.running(), ws.Client(f"ws://{shout.address}/shout") as client:
+        client.send_text("hi")
+        assert client.receive(PATIENCE) == "HI"
 
 
 def test_the_guides_first_handler_counts() -> None:
