@@ -139,7 +139,7 @@ class ClientOpening(Head):
     ) -> None:
         if isinstance(subprotocols, str) or not all(map(is_token, subprotocols)):
             raise ValueError(f"subprotocols must be tokens of HTTP, not {subprotocols!r}")
-        if max_header_size < 1:
+        if not isinstance(max_header_size, int) or max_header_size < 1:
             raise ValueError(f"max_header_size must be at least 1, not {max_header_size!r}")
         super().__init__(httptools.HttpResponseParser, max_header_size)
         self.url = parse_url(url)

@@ -88,7 +88,7 @@ class Upgrader:
         deflate: Deflate | None = None,
         max_header_size: int = 16 * 1024,
     ) -> None:
-        if path is not None and not path.startswith("/"):
+        if path is not None and not (isinstance(path, str) and path.startswith("/")):
             raise ValueError(f"path must start with a slash, not be {path!r}")
         for name, value in (("origins", origins), ("subprotocols", subprotocols)):
             if isinstance(value, str):
@@ -96,7 +96,7 @@ class Upgrader:
         for subprotocol in subprotocols:
             if not is_token(subprotocol):
                 raise ValueError(f"subprotocols must be tokens of HTTP, not {subprotocol!r}")
-        if max_header_size < 1:
+        if not isinstance(max_header_size, int) or max_header_size < 1:
             raise ValueError(f"max_header_size must be at least 1, not {max_header_size!r}")
         self.path = path
         self.origins = None if origins is None else {_lower(origin) for origin in origins}

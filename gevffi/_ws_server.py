@@ -76,6 +76,8 @@ class Protocol(TransportProtocol):
             handshake_timeout=handshake_timeout,
             text=text,
         )
+        if not (isinstance(upgrader, type) and issubclass(upgrader, _ws_handshake.Upgrader)):
+            raise ValueError(f"upgrader must be gevffi.ws.Upgrader or a subclass, not {upgrader!r}")
         self.upgrader = upgrader(
             path=path,
             origins=origins,

@@ -30,7 +30,8 @@ class Terms:
         if self.text not in ("str", "bytes"):
             raise ValueError(f"text must be 'str' or 'bytes', not {self.text!r}")
         size = self.max_message_size
-        if isinstance(size, bool) or not 0 <= size <= MOST:
+        number = isinstance(size, int) and not isinstance(size, bool)
+        if not number or not 0 <= size <= MOST:
             raise ValueError(f"max_message_size must be 0 to {MOST}, not {size!r}")
         for name, least in (
             ("ping_interval", "0 or more"),
@@ -38,5 +39,6 @@ class Terms:
             ("handshake_timeout", "more than 0"),
         ):
             seconds = getattr(self, name)
-            if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and "than" in least):
+            number = isinstance(seconds, (int, float)) and math.isfinite(seconds)
+            if not number or seconds < 0 or (seconds == 0 and "than" in least):
                 raise ValueError(f"{name} must be {least}, not {seconds!r}")

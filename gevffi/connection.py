@@ -208,10 +208,12 @@ class Connection(ConnectionInfo):
         handler gets no `on_connect`, but it does get `on_close`.
 
         Raises:
-            TypeError: `protocol` is not a `Protocol`.
+            TypeError: `protocol` is not a `Protocol`, or `handler` not a `Handler`.
         """
         if not isinstance(protocol, Protocol):
             raise TypeError(f"protocol must be a gevffi.Protocol, not {protocol!r}")
+        if handler is not None and not isinstance(handler, Handler):
+            raise TypeError(f"handler must be a gevffi.Handler, not {handler!r}")
         self._in_loop(self._set_protocol, protocol, handler)
 
     def _set_protocol(self, protocol: Protocol, handler: Handler | None) -> None:

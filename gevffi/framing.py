@@ -16,7 +16,7 @@ A subclass may override `packet` to dress replies itself; then C adds nothing.
 from __future__ import annotations
 
 from operator import index
-from typing import Any
+from typing import Any, SupportsIndex
 
 from gevffi.options import MIB
 from gevffi.protocol import Protocol
@@ -225,5 +225,6 @@ class FixedSize(Framing):
 
 def within(name: str, value: int, low: int, high: int) -> None:
     """Raise ValueError if the option `name` is not between `low` and `high`."""
-    if isinstance(value, bool) or not low <= index(value) <= high:
+    number = isinstance(value, SupportsIndex) and not isinstance(value, bool)
+    if not number or not low <= index(value) <= high:
         raise ValueError(f"{name} must be between {low} and {high}, not {value!r}")

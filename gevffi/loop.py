@@ -337,9 +337,11 @@ class EventLoop:
 
         Raises:
             ValueError: a bad address or timeout; the message names it.
+            TypeError: the handler is no `Handler`, or the protocol no `Protocol`.
             RuntimeError: the loop has ended.
         """
-        return self._connector.connect(address, handler, protocol or Raw(), timeout)
+        protocol = Raw() if protocol is None else protocol
+        return self._connector.connect(address, handler, protocol, timeout)
 
     def _framing_number(self, protocol: Protocol) -> int:
         """What C knows a protocol by, 0 if that is not at all."""

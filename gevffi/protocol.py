@@ -156,8 +156,13 @@ def receiver(handler: Handler, protocol: Protocol, frame_limit: int) -> Receive:
     """What a loop calls with what it has read for a connection.
 
     Raises:
+        TypeError: the handler is no `Handler`, or the protocol no `Protocol`: a class of one, say.
         ValueError: the handler has an `on_batch` and the protocol no batches.
     """
+    if not isinstance(handler, Handler):
+        raise TypeError(f"handler must be a gevffi.Handler, not {handler!r}")
+    if not isinstance(protocol, Protocol):
+        raise TypeError(f"protocol must be a gevffi.Protocol, not {protocol!r}")
     if not protocol.cuts_in_c:
         if handler.on_batch is not None:
             raise ValueError(

@@ -70,7 +70,7 @@ class Server:
         for wanted in self._wanted:
             if self.options.reuse_port and wanted.port is None:
                 raise ValueError(f"reuse_port=True does not go with a Unix socket, {wanted}")
-        self._protocol = protocol or Raw()
+        self._protocol = Raw() if protocol is None else protocol
         select = selector(balance)
         self._admission = Admission(
             self.options.max_connections,

@@ -18,7 +18,7 @@ import pytest
 from helpers import Echo, Recorder, connect, descriptors, receive_exactly, serving
 from outgoing import Names, call, deaf, looping, losing_nothing, nobody
 
-from gevffi import CloseReason, Connection, EventLoop, Handler, connector
+from gevffi import CloseReason, Connection, EventLoop, Handler, Protocol, connector
 
 
 @pytest.fixture(autouse=True)
@@ -524,6 +524,13 @@ def test_wrong_arguments(wrong: dict[str, Any], named: str) -> None:
     with looping() as loop, pytest.raises(ValueError, match=named):
         loop.connect(**{"address": "127.0.0.1:1", "handler": ours, **wrong})
     assert ours.rest() == []
+
+
+@pytest.mark.parametrize("wrong", [{"handler": Recorder}, {"protocol": Protocol}])
+def test_what_is_no_handler_or_protocol(wrong: dict[str, Any]) -> None:
+    (named,) = wrong
+    with looping() as loop, pytest.raises(TypeError, match=f"{named} must be a gevffi"):
+        loop.connect(**{"address": "127.0.0.1:1", "handler": Recorder(), **wrong})
 
 
 def test_others_do_not_notice() -> None:

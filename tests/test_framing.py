@@ -114,6 +114,7 @@ def test_forms_whose_replies_are_whole_frames(
         (lambda: LengthPrefixed(max_size=-1), "max_size must be .* not -1"),
         (lambda: LengthPrefixed(max_size=(1 << 30) + 1), "max_size must be"),
         (lambda: LengthPrefixed(max_size=True), "max_size must be .* not True"),
+        (lambda: LengthPrefixed(max_size="9"), "max_size must be .* not '9'"),  # type: ignore[arg-type]
         (lambda: LengthPrefixed(strip=-1), "strip must be .* not -1"),
         (lambda: LengthPrefixed(strip=5000), "strip must be .* not 5000"),
         (lambda: LengthPrefixed(deliver="array"), "deliver must be .* not 'array'"),
@@ -123,6 +124,7 @@ def test_forms_whose_replies_are_whole_frames(
         (lambda: Delimited(max_size=-1), "max_size must be .* not -1"),
         (lambda: Delimited(deliver="x"), "deliver must be .* not 'x'"),
         (lambda: FixedSize(0), "size must be .* not 0"),
+        (lambda: FixedSize(1.5), "size must be .* not 1.5"),  # type: ignore[arg-type]
         (lambda: FixedSize((1 << 30) + 1), "size must be"),
         (lambda: FixedSize(8, deliver="x"), "deliver must be .* not 'x'"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gevffi import Handler, Options, Server
+from gevffi import Delimited, Handler, Options, Server, ws
 
 KIB = 1024
 GIB = 1 << 30
@@ -113,6 +113,19 @@ def test_the_documented_defaults() -> None:
     assert options.write_limit == 16 * KIB * KIB
     assert options.read_budget == 256 * KIB
     assert options.arena_size == KIB * KIB
+
+
+@pytest.mark.parametrize("handler", [Handler, None, ws.Handler()])
+def test_what_is_no_handler_is_refused_at_once(handler: Any) -> None:
+    """Not when the first connection comes: the class instead of an object is easily written."""
+    with pytest.raises(TypeError, match=r"handler must be a gevffi\.Handler"):
+        Server(handler, "127.0.0.1:0")
+
+
+@pytest.mark.parametrize("protocol", [Delimited, 0, "lines"])
+def test_what_is_no_protocol_is_refused_at_once(protocol: Any) -> None:
+    with pytest.raises(TypeError, match=r"protocol must be a gevffi\.Protocol"):
+        Server(Handler(), "127.0.0.1:0", protocol=protocol)
 
 
 def test_a_server_takes_them_and_refuses_them_alike() -> None:

@@ -153,6 +153,8 @@ def test_what_is_no_protocol() -> None:
     with pieces(handler, Delimited()) as client:
         with pytest.raises(TypeError, match=r"must be a gevffi\.Protocol, not 7"):
             client.conn.set_protocol(7)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"must be a gevffi\.Handler, not 7"):
+            client.conn.set_protocol(Raw(), 7)  # type: ignore[arg-type]
         client.send(b"fine\n")
         assert handler.next("message").value[1] == b"fine"
 

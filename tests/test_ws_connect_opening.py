@@ -390,6 +390,8 @@ def test_a_callback_that_raises(loop: EventLoop, listener: Listener) -> None:
         ("ws://a/", {"ping_timeout": 0}, "ping_timeout must be"),
         ("ws://a/", {"max_message_size": -1}, "max_message_size must be"),
         ("ws://a/", {"max_header_size": 0}, "max_header_size must be"),
+        ("ws://a/", {"max_header_size": None}, "max_header_size must be"),
+        ("ws://a/", {"timeout": None}, "timeout must be"),
         ("ws://a/", {"compression": True}, "compression must be"),
         ("ws://a/", {"text": "utf-8"}, "text must be"),
         ("ws://a/", {"subprotocols": "chat"}, "subprotocols must be"),
