@@ -5,6 +5,8 @@ Watch it with `nc 127.0.0.1 1833`, in as many windows as you like.
 
 from __future__ import annotations
 
+import sys
+
 import gevffi
 
 
@@ -28,4 +30,8 @@ def make_server(address: str, interval: float) -> gevffi.Server:
 
 
 if __name__ == "__main__":
-    make_server("127.0.0.1:1833", 2.0).start()  # Ctrl-C or SIGTERM drains and stops
+    address = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:1833"
+    interval = float(sys.argv[2]) if len(sys.argv) > 2 else 2.0
+    server = make_server(address, interval)
+    server.run_after(0, lambda: print("listening on", server.address, flush=True))
+    server.start()  # Ctrl-C or SIGTERM drains and stops

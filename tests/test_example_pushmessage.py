@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-import runpy
 from itertools import pairwise
-from pathlib import Path
 
-from helpers import connect
-
-EXAMPLE = Path(__file__).parent.parent / "examples" / "pushmessage.py"
+from running_examples import running
 
 
 def test_all_get_every_message_once() -> None:
-    server = runpy.run_path(str(EXAMPLE))["make_server"]("127.0.0.1:0", 0.02)
-    with server.running(), contextlib.ExitStack() as stack:
-        socks = [stack.enter_context(connect(server)) for _ in range(5)]
+    with running("pushmessage.py", "0.02") as example, contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(example.connect()) for _ in range(5)]
         files = [stack.enter_context(sock.makefile("rb")) for sock in socks]
         for file in files:
             assert file.readline() == b"welcome\n"
