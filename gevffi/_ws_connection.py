@@ -69,7 +69,7 @@ class Connection:
         self._opening: Opening | None = None
         self._messages: Messages | None = None  # from the handshake on
         self._deadline: Deadlines | None = None
-        self._heard = False  # since somebody last looked: bytes of the peer
+        self._heard = False  # since somebody last looked: a frame of the peer's
         self._paused = False
         self._left: list[Any] | None = None  # what `take` is to be called with when reading goes on
 

@@ -44,6 +44,10 @@ class DeflateError(Exception):
 class Deflate:
     """How messages may be compressed: what a server accepts, what a client asks for.
 
+    With the defaults it costs a connection up to 38 KiB to compress and 11 KiB to inflate, each
+    from the first compressed message on that goes its way; with windows of 15 bits and a
+    `mem_level` of 8 it is 262 and 39 KiB.
+
     Raises:
         ValueError: an option is out of its range; the message names it.
     """

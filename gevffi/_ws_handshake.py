@@ -151,6 +151,11 @@ class Opening(Head):
         self._target = b""
         self._method = self._version = ""
 
+    @property
+    def begun(self) -> bool:
+        """Whether something has come from the client."""
+        return self._room < self._upgrader.max_header_size
+
     def feed(self, data: bytes | bytearray | memoryview) -> Answer | None:
         """Take what has come from the client.
 

@@ -44,8 +44,9 @@ class Protocol(TransportProtocol):
         compression: how messages may be compressed; None: not at all.
         max_message_size: the most bytes of a message, over all its frames, inflated.
         ping_interval: between two pings to a client; 0: none.
-        ping_timeout: what it may take until something comes after a ping; else the connection
-            closes with 1011.
+        ping_timeout: what it may take until a frame has come after a ping, the pong or another;
+            else the connection closes with 1011. Bytes of an unfinished one do not count, so where
+            large messages come over slow lines it has to be longer than one of their frames takes.
         handshake_timeout: what a client may take from connecting to the end of its handshake.
         text: "str", or "bytes" to have text delivered as `bytes`.
 
@@ -125,6 +126,13 @@ class ServerAdapter(Adapter):
         ws = conn.context = Connection(conn, self, keeper)
         ws._opening = self._upgrader.opening(ws)
         keeper.put(ws, keeper.handshake)
+
+    def on_stop(self, conn: Transport) -> None:
+        """Tell the peer; one that is in the middle of its handshake is told in HTTP."""
+        ws: Connection = conn.context
+        if ws._opening is not None and ws._opening.begun:
+            conn.send(Response(503).encode())
+        super().on_stop(conn)
 
     def _answered(self, conn: Transport, ws: Connection, answer: Answer) -> None:
         conn.send(answer.data)

@@ -72,6 +72,20 @@ def test_a_peer_that_answers_pings_stays_and_one_that_does_not_gets_1011() -> No
         assert conn.connected
 
 
+def test_who_stalls_in_a_frame_gets_1011_though_bytes_come() -> None:
+    """A frame that never ends may not hold its memory for ever, however slowly it goes on."""
+    handler = Recorder()
+    whole = frame(0x82, bytes(1 << 20))
+    with serving(handler, ping_interval=0.02, ping_timeout=0.1) as server, opened(server) as sock:
+        sock.sendall(whole[:100_000])
+        assert receive_exactly(sock, 2) == PING
+        sock.sendall(whole[100_000:100_010])
+        assert receive_all(sock) == b"\x88\x15\x03\xf3no answer to a ping"
+        sock.close()
+        handler.next("open")
+        assert handler.next("close")[1] == (1011, "no answer to a ping")
+
+
 def test_no_pings() -> None:
     """There is no deadline at all once the handshake is done."""
     handler = Recorder()
@@ -314,3 +328,16 @@ def test_stopping_says_that_it_goes_away() -> None:
     with sock:
         assert receive_all(sock).endswith(HELLO_BACK + b"\x88\x02\x03\xe9")
     handler.next("close")
+
+
+def test_stopping_answers_who_is_in_the_middle_of_a_handshake_with_503() -> None:
+    """And who has asked for nothing yet gets no answer."""
+    handler = Recorder()
+    with serving(handler) as server:
+        silent, asking = connect(server), connect(server)
+        asking.sendall(REQUEST[:-2])
+        with opened(server):  # behind the other one, whose bytes have been read by then
+            handler.next("open")
+    with silent, asking:
+        assert receive_all(asking).startswith(b"HTTP/1.1 503 ")
+        assert receive_all(silent) == b""
