@@ -83,11 +83,18 @@ class Connection:
 
         Args:
             text: what is not a `str` must be UTF-8, and is not looked at.
+
+        Raises:
+            TypeError: it is neither a `str` nor bytes-like.
         """
         self._post(TEXT, text.encode() if isinstance(text, str) else text)
 
     def send_binary(self, data: bytes | bytearray | memoryview) -> None:
-        """Send a binary message. From any thread; the caller may reuse its buffer at once."""
+        """Send a binary message. From any thread; the caller may reuse its buffer at once.
+
+        Raises:
+            TypeError: `data` is not bytes-like.
+        """
         self._post(BINARY, data)
 
     def _post(self, opcode: int, data: Any) -> None:
@@ -182,13 +189,16 @@ class Connection:
 
         On the loop's thread. Pings are not answered meanwhile, and the peer is not expected to
         answer ours.
+
+        Raises:
+            RuntimeError: called from another thread.
         """
         self.loop.check_thread()
         self._paused = True
         self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Deliver messages again. On the loop's thread."""
+        """Deliver messages again. On the loop's thread, as for `pause_reading`."""
         self.loop.check_thread()
         if self._paused:
             self._paused = False

@@ -54,5 +54,9 @@ class Batch(Sequence[memoryview]):
 
     @property
     def span(self) -> memoryview:
-        """Everything from the first frame's start to the last one's end."""
+        """Everything from the first frame's start to the last one's end.
+
+        Raises:
+            IndexError: there is no frame in it, as in an empty slice of a batch.
+        """
         return self.data[self.starts[0] : self.ends[-1]]

@@ -111,6 +111,8 @@ class Connection(ConnectionInfo):
 
         Raises:
             TypeError: `data` is not bytes-like (and no protocol makes it so).
+            ValueError: no frame of a declared protocol can hold it. From another thread that, and
+                what `packet` raises, goes to `on_error` instead.
         """
         loop = self._loop
         if loop.in_loop():

@@ -131,6 +131,9 @@ class EventLoop:
         Listeners stop accepting and every connection closes as by `close()`, with
         `CloseReason.SHUTDOWN`, after `on_stop` of its handler. Connections that have not taken what
         was unsent within `timeout` seconds are aborted.
+
+        Raises:
+            ValueError: `timeout` is negative or not finite.
         """
         check_delay("timeout", timeout, zero=True)
         self.call_soon_threadsafe(self._stop, timeout)
@@ -171,7 +174,7 @@ class EventLoop:
         self._arena.close()  # somebody may keep the loop, by a connection for one
 
     def in_loop(self) -> bool:
-        """Whether the calling thread is the one this loop runs on."""
+        """Whether the calling thread is the one this loop runs on. From any thread."""
         return self._thread == threading.get_ident()
 
     @property
@@ -229,7 +232,10 @@ class EventLoop:
         return self.schedule(Timer(callback, args, interval), interval)
 
     def schedule(self, timer: Timer, delay: float) -> Timer:
-        """Start a timer that is not running yet. Threads as for `call_later`."""
+        """Start a timer that is not running yet, due in `delay` seconds.
+
+        Threads as for `call_later`.
+        """
         self.check_thread()
         self._timers.add(timer, delay)
         return timer
@@ -240,6 +246,10 @@ class EventLoop:
         """Accept from a listening, non-blocking socket. On the loop's thread, or before `run`.
 
         `on_accept` owns the descriptor it is given; see `give`. Returns the listener's number.
+
+        Raises:
+            OSError: `fd` cannot be watched.
+            RuntimeError: called from another thread.
         """
         self.check_thread()
         return self._acceptor.listen(fd, on_accept)
@@ -254,7 +264,7 @@ class EventLoop:
         self._reactor.watch(fd)
 
     def unlisten(self, listener: int) -> None:
-        """Accept from it no more; closing the socket is its owner's."""
+        """Accept from it no more; closing the socket is its owner's. Threads as for `listen`."""
         self.check_thread()
         self._acceptor.unlisten(listener)
 

@@ -120,8 +120,13 @@ class Server:
     def running(self, timeout: float = 5.0) -> Iterator[Server]:
         """Serve in the background for the length of a `with` block.
 
+        Signals are left alone.
+
         Args:
             timeout: seconds that `stop` gets at the end of the block.
+
+        Raises:
+            OSError, RuntimeError: as for `start`.
         """
         with self._serving(here=False):
             try:
@@ -284,7 +289,11 @@ class Server:
         return self._schedule(Timer(callback, args), check_delay("delay", delay, zero=True))
 
     def run_every(self, interval: float, callback: Callable[..., object], *args: Any) -> Timer:
-        """Call `callback(*args)` every `interval` seconds (gev: RunEvery); see `run_after`."""
+        """Call `callback(*args)` every `interval` seconds (gev: RunEvery); see `run_after`.
+
+        Raises:
+            ValueError: `interval` is not more than 0, or not finite.
+        """
         check_delay("interval", interval, zero=False)
         return self._schedule(Timer(callback, args, interval), interval)
 
