@@ -22,13 +22,13 @@ from elsewhere import built_copy, run_pytest
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all -g -O1 -fno-omit-frame-pointer"
 # A full machine is played with RLIMIT_AS, under which the sanitizer's own shadow has no room; and
 # idle connections are weighed, with the shadow on the scales. And the preloaded library gets into
-# programs of others too: socketify uses memory after it was freed, curl may hang, and Chromium
-# brings an allocator of its own.
+# programs of others too: socketify uses memory after it was freed, curl may hang, Chromium
+# brings an allocator of its own, and a compiler that makes a wheel would only be slow.
 ALL_TESTS = [
     "tests",
     "-k",
     "not c_core and not full_machine and not are_weighed and not socketify "
-    "and not metrics_are_where_it_says and not test_browser",
+    "and not metrics_are_where_it_says and not test_browser and not what_is_distributed",
 ]
 
 
