@@ -112,7 +112,11 @@ def _nanoseconds(seconds: float) -> int:
 
 def check_delay(name: str, seconds: float, *, zero: bool) -> float:
     """Return `seconds` if it can be a delay, else raise ValueError naming it."""
-    if not (math.isfinite(seconds) and (seconds > 0 or (zero and seconds == 0))):
+    try:
+        good = math.isfinite(seconds) and (seconds > 0 or (zero and seconds == 0))
+    except TypeError:  # it is no number at all
+        good = False
+    if not good:
         raise ValueError(
             f"{name} must be {'0 or more' if zero else 'more than 0'}, not {seconds!r}"
         )

@@ -292,3 +292,27 @@ def test_a_peer_that_never_ends_is_dropped_after_close_timeout(unread: bool) -> 
         client.close()
     # All was sent to the one, and only its end was waited for.
     assert handler.reasons == [CloseReason.LOCAL if unread else CloseReason.TIMEOUT]
+
+
+@pytest.mark.skipif(
+    not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the kernel cannot be made to give up so soon"
+)
+@pytest.mark.parametrize("reading", [True, False], ids=["reading", "paused"])
+def test_a_peer_the_kernel_gives_up_is_a_timeout(reading: bool) -> None:
+    """As with keepalive, when a machine has vanished: the socket's error is ETIMEDOUT. Here the
+    peer's window stays shut for longer than tcp(7), TCP_USER_TIMEOUT, allows."""
+
+    class Sends(Recorder):
+        def on_connect(self, conn: Connection) -> None:
+            super().on_connect(conn)
+            sock = socket.socket(fileno=conn.fileno())
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 50)
+            sock.detach()
+            if not reading:
+                conn.pause_reading()
+            conn.send(Flood.payload)
+
+    handler = Sends()
+    with audited(handler, write_high_water=1 << 24) as server, connect(server):
+        handler.wait_for("close")
+    assert handler.reasons == [CloseReason.TIMEOUT]

@@ -51,7 +51,8 @@ typedef struct gev_conn {
                                 30 bits, since bit 62 of a token names listeners; never 0 */
     uint16_t state;
     uint8_t interest;        /* as the poller has it */
-    uint8_t reason;          /* of a connect(2) that failed: its errno */
+    uint8_t reason;          /* what it closes with, where that is known; of a connect(2) that
+                                failed: its errno */
     uint32_t changes;        /* GEV_CHANGE_ bits Python has yet to hear */
     int32_t next;            /* in the list of changed slots, or of free ones */
     int32_t idle_next;       /* neighbours in a bucket of the idle wheel, -1 at the ends */

@@ -217,7 +217,7 @@ static void ended(gev_loop *loop, gev_conn *conn, ssize_t got)
     if (got < 0) {
         gev_conn_close_now(loop, conn, gev_reason_of((int)-got));
     } else if (conn->state & CONN_BROKEN) {
-        gev_conn_close_now(loop, conn, GEV_REASON_RESET);
+        gev_conn_close_now(loop, conn, conn->reason);
     } else if (conn->state & CONN_WRITE_SHUT) {
         gev_conn_close_now(loop, conn, GEV_REASON_EOF);
     } else {

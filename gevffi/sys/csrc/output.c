@@ -43,10 +43,12 @@ static void broken(gev_loop *loop, gev_conn *conn, int error)
     gev_output_drop(loop, conn);
     conn->state |= CONN_BROKEN;
     conn->state &= (uint16_t)~CONN_CHOKED;
-    if (gev_conn_reads(conn))
+    if (gev_conn_reads(conn)) {
+        conn->reason = (uint8_t)gev_reason_of(error); /* told once: recv will say "end" */
         gev_conn_watch(loop, conn);
-    else
+    } else {
         gev_conn_close_now(loop, conn, gev_reason_of(error));
+    }
 }
 
 /* After the kernel took `sent` bytes. */

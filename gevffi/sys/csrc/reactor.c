@@ -154,12 +154,13 @@ static void linger(gev_loop *loop, gev_conn *conn)
     }
 }
 
-static void hung_up(gev_loop *loop, gev_conn *conn, uint32_t ready)
+static void hung_up(gev_loop *loop, gev_conn *conn, const gev_event *event)
 {
-    if (ready & GEV_ERROR) {
-        int error = 0;
+    if (event->ready & GEV_ERROR) {
+        int error = event->error; /* then the poller has taken it, and the socket knows no more */
         socklen_t size = sizeof error;
-        getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+        if (!error)
+            getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &size);
         gev_conn_close_now(loop, conn, gev_reason_of(error));
     } else if (!conn->out_size) {
         /* Both sides have ended, but nobody wants to read what is left: the poller would report
@@ -191,14 +192,17 @@ static void serve(gev_loop *loop, const gev_event *event)
         gev_output_flush(loop, conn);
     if (conn->fd < 0 || !(event->ready & (GEV_READ | GEV_HANGUP | GEV_ERROR)))
         return;
-    if (event->ready & GEV_ERROR)
+    if (event->ready & GEV_ERROR && !(conn->state & CONN_BROKEN)) {
         conn->state |= CONN_BROKEN; /* what came before is read; the end behind it is a reset */
+        if (gev_conn_reads(conn))
+            conn->reason = (uint8_t)gev_reason_of(event->error);
+    }
     if (conn->state & CONN_LINGERING)
         linger(loop, conn);
     else if (gev_conn_reads(conn))
         gev_input_read(loop, conn);
     else if (event->ready & (GEV_HANGUP | GEV_ERROR))
-        hung_up(loop, conn, event->ready);
+        hung_up(loop, conn, event);
 }
 
 /* Whether the turn has room for what the event brings; if not, the next one begins with it. */
