@@ -74,7 +74,7 @@ class Protocol:
 
     def bad_frame(self, conn: Connection, *, too_large: bool, bad_text: bool) -> None:
         """Called before a connection closes because of a frame that C has found bad: the last
-        chance to say something to the peer."""
+        chance to say something to the peer. What it raises goes to `Handler.on_error`."""
 
     def frame_receiver(self, on_message: Receive) -> Receive:
         """What is called with each frame that was cut in C: `on_message`, unless a protocol has

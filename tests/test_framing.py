@@ -282,6 +282,22 @@ def test_a_bad_frame(protocol: Framing, good: bytes, bad: bytes, reason: CloseRe
             assert handler.next("close").value is reason
 
 
+def test_an_exception_in_last_words_costs_its_connection_only() -> None:
+    class Wordless(LengthPrefixed):
+        def bad_frame(self, conn: Connection, *, too_large: bool, bad_text: bool) -> None:
+            raise LookupError("no words")
+
+    handler = Echo()
+    with serving(handler, protocol=Wordless(max_size=3)) as server, connect(server) as other:
+        with connect(server) as sock:
+            sock.sendall(b"\0\0\0\4")
+            assert receive_all(sock) == b""
+        assert isinstance(handler.until("error").value, LookupError)
+        assert handler.next("close").value is CloseReason.FRAME_TOO_LARGE
+        other.sendall(b"\0\0\0\3abc")
+        assert receive_exactly(other, 7) == b"\0\0\0\3abc"
+
+
 def test_an_exception_in_the_middle_of_a_run() -> None:
     def reply(data: Any) -> Any:
         if data == b"3":
