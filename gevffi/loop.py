@@ -32,6 +32,7 @@ from gevffi.options import Options
 from gevffi.outbox import Outbox
 from gevffi.protocol import Protocol, Raw, Receive
 from gevffi.stats import LoopStats, loop_stats
+from gevffi.sys.framing import Description
 from gevffi.sys.memory import default_pool
 from gevffi.sys.reactor import Reactor
 from gevffi.sys.results import Accepted
@@ -73,7 +74,8 @@ class EventLoop:
         self._broadcaster = Broadcaster(self)
         self._timers = TimerQueue()
         self._life = Lifecycle(self, self._reactor)
-        self._framings: weakref.WeakKeyDictionary[Framing, int] = weakref.WeakKeyDictionary()
+        # By what is the protocol's own: itself, it may define `==`, or not be hashable.
+        self._framings: weakref.WeakKeyDictionary[Description, int] = weakref.WeakKeyDictionary()
         self._mailbox = Mailbox(self._reactor.wake)
         self._acceptor = Acceptor(self._reactor, self._timers, self._log, name)
         self._delivery = Delivery(
@@ -345,9 +347,10 @@ class EventLoop:
         """What C knows a protocol by, 0 if that is not at all."""
         if not isinstance(protocol, Framing):
             return 0
-        number = self._framings.get(protocol)
+        description = protocol.description
+        number = self._framings.get(description)
         if number is None:
-            number = self._framings[protocol] = self._reactor.framing(protocol.description)
+            number = self._framings[description] = self._reactor.framing(description)
         return number
 
     # ---- broadcast ------------------------------------------------------------------------------

@@ -254,6 +254,19 @@ def test_a_packet_of_its_own() -> None:
         assert receive_exactly(client.sock, 7) == b"<A><BC>"
 
 
+def test_a_framing_that_is_not_hashable() -> None:
+    class Equal(LengthPrefixed):
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Equal)
+
+        __hash__ = None  # type: ignore[assignment]
+
+    for width in (1, 2):  # all are equal, and yet they are not the same
+        with pieces(Echo(), Equal(width)) as client:
+            client.send(bytes(width - 1) + b"\3abc")
+            assert receive_exactly(client.sock, width + 3) == bytes(width - 1) + b"\3abc"
+
+
 # ---- what closes --------------------------------------------------------------------------------
 
 
