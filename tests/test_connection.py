@@ -58,6 +58,22 @@ def test_addresses_first_asked_for_after_the_close() -> None:
         assert conn.local_address is None
 
 
+def test_addresses_first_asked_for_when_it_is_gone_and_nobody_was_told() -> None:
+    told: list[Any] = []
+
+    class Asks(Recorder):
+        def on_message(self, conn: Connection, ctx: Any, data: Any) -> None:
+            conn.abort()
+            told.append((conn.fileno(), conn.local_address))
+
+    handler = Asks()
+    with serving(handler) as server, connect(server) as sock:
+        handler.next("connect")
+        sock.sendall(b"x")
+        assert handler.next("close").value is CloseReason.LOCAL
+    assert told == [(-1, None)]
+
+
 def test_ids_are_never_used_twice() -> None:
     handler = Recorder()
     ids = set()
