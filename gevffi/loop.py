@@ -145,6 +145,12 @@ class EventLoop:
                 "from another one use call_soon_threadsafe"
             )
 
+    def _check_open(self) -> None:
+        """The same, or if it has ended: nothing is left of what C had."""
+        self.check_thread()
+        if self.finished:
+            raise RuntimeError(f"{self.name} has ended")
+
     def _stop(self, timeout: float) -> None:
         self._stopping = True
         self._acceptor.close()
@@ -242,8 +248,12 @@ class EventLoop:
         """Accept from a listening, non-blocking socket. On the loop's thread, or before `run`.
 
         `on_accept` owns the descriptor it is given; see `give`. Returns the listener's number.
+
+        Raises:
+            OSError: the socket cannot be watched.
+            RuntimeError: called from another thread, or the loop has ended.
         """
-        self.check_thread()
+        self._check_open()
         return self._acceptor.listen(fd, on_accept)
 
     def watch(self, fd: int) -> None:
@@ -252,12 +262,12 @@ class EventLoop:
         For `signal.set_wakeup_fd`, where the loop runs on the main thread: the signal's handler
         runs then. On the loop's thread, or before `run`.
         """
-        self.check_thread()
+        self._check_open()
         self._reactor.watch(fd)
 
     def unlisten(self, listener: int) -> None:
         """Accept from it no more; closing the socket is its owner's."""
-        self.check_thread()
+        self._check_open()
         self._acceptor.unlisten(listener)
 
     def give(
@@ -299,7 +309,7 @@ class EventLoop:
     def _adopt(
         self, fd: int, peer: bytes, handler: Handler, protocol: Protocol, receive: Receive
     ) -> None:
-        if self._stopping:
+        if self._stopping or self.finished:
             self._life.ended += 1
             self.refuse(fd)
             return
