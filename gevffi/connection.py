@@ -238,7 +238,9 @@ class Connection(ConnectionInfo):
         loop._delivery.give_back(self)
         handler = handler or self._handler
         receive = receiver(handler, protocol, loop.options.frame_limit)
-        loop._delivery.switched.setdefault(self, 0 if self._framing is None else self._framing.lead)
+        lead = 0 if self._framing is None else self._framing.lead
+        left = 0 if self._pending_input is None else len(self._pending_input)
+        loop._delivery.switched.setdefault(self, (lead, left))
         self._install(handler, protocol, receive)
         if self._state == CONNECTING:
             return

@@ -7,7 +7,16 @@ import threading
 from typing import Any
 
 import pytest
-from helpers import PATIENCE, Recorder, connect, receive_all, receive_exactly, serving, wait
+from helpers import (
+    PATIENCE,
+    Recorder,
+    connect,
+    on_loop,
+    receive_all,
+    receive_exactly,
+    serving,
+    wait,
+)
 from protocols import Framed, framed, pieces
 
 from gevffi import (
@@ -344,3 +353,39 @@ def test_the_other_one_has_been_read_in_the_same_turn(before: Protocol, after: P
         loop.call_soon_threadsafe(loop.call_soon_threadsafe, turned.set)
         wait(turned)
         assert loop.stats().messages_received == 2
+
+
+def test_the_other_one_has_been_read_in_part() -> None:
+    """What the arena had no room for in that turn comes behind what it had."""
+
+    class Longer(Recorder):
+        def on_message(self, conn: Connection, ctx: Any, data: Any) -> None:
+            super().on_message(conn, ctx, data)
+            if conn is not slow and conn._protocol is not lines:
+                slow.set_protocol(lines)
+
+    lines = Delimited(max_size=1 << 20)
+    handler = Longer()
+    with (
+        serving(handler, protocol=lines, arena_size=1 << 18) as server,
+        connect(server) as one,
+        connect(server) as two,
+    ):
+        conns = [handler.next("connect").conn, handler.next("connect").conn]
+        slow = next(c for c in conns if str(c.peer_address).endswith(f":{two.getsockname()[1]}"))
+        quick = next(c for c in conns if c is not slow)
+        first, line = bytes(60_000), b"".join(b"%07d " % i for i in range(50_000))
+        for sock, conn, data in ((one, quick, first), (two, slow, line)):
+            sock.sendall(data)
+            kept: list[int] = []
+            while kept[-1:] != [len(data)]:
+                on_loop(server.loops[0], lambda conn=conn: kept.append(conn.read_buffer_length))
+
+        def switch() -> None:  # the next turn takes all of the one, and a part of the other
+            quick.set_protocol(Raw())
+            slow.set_protocol(Raw())
+
+        on_loop(server.loops[0], switch)
+        assert handler.next("message").conn is quick
+        two.sendall(b"\n")
+        assert handler.next("message").value[1] == line
