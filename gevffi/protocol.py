@@ -128,7 +128,11 @@ class Unpacker:
             while conn._cutting:
                 before = len(buffer)
                 ctx, data = unpacket(conn, buffer)
+                # After a `set_protocol` in there a ring is closed: its bytes were given back.
+                ours = conn._unpacker is self
                 if ctx is None and data is None:
+                    if not ours:
+                        return
                     if before > self._frame_limit:
                         raise FrameTooLargeError(
                             f"an unfinished frame of {before} bytes or more, "
@@ -136,7 +140,7 @@ class Unpacker:
                         )
                     buffer.virtual_revert()
                     return
-                if len(buffer) == before:
+                if ours and len(buffer) == before:
                     raise RuntimeError(
                         f"{unpacket.__qualname__} returned a message but took nothing of the "
                         f"{before} bytes in the buffer"

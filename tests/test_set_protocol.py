@@ -28,6 +28,7 @@ from gevffi import (
     LengthPrefixed,
     Protocol,
     Raw,
+    ReadBuffer,
 )
 
 # How each protocol is made, and how it frames a payload.
@@ -155,6 +156,26 @@ def test_in_the_middle_of_a_run_with_replies_before() -> None:
         client.send(b"1\n2\n" + SWITCH + b"\n" + b"raw\nraw")
         wanted = b"1\n2\nold old.\n" + SWITCH + b"raw\nraw"
         assert receive_exactly(client.sock, len(wanted)) == wanted
+
+
+@pytest.mark.parametrize("message", [b"head", None])
+@pytest.mark.parametrize("parts", [(b"headrest",), (b"he", b"adrest")], ids=["once", "split"])
+def test_from_unpacket(message: bytes | None, parts: tuple[bytes, ...]) -> None:
+    class Head(Protocol):
+        def unpacket(self, conn: Connection, buffer: ReadBuffer) -> tuple[Any, Any]:
+            if len(buffer) < 4:
+                return None, None
+            head = buffer.read(4)
+            conn.set_protocol(FixedSize(4))
+            return None, message and head
+
+    handler = Recorder(lambda data: data)
+    with pieces(handler, Head()) as client:
+        for part in parts:
+            client.send(part)
+        for expected in filter(None, (message, b"rest")):
+            assert handler.next("message").value[1] == expected
+            assert receive_exactly(client.sock, 4) == expected
 
 
 def test_what_is_no_protocol() -> None:
