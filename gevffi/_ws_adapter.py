@@ -120,11 +120,13 @@ class LoopKeeper(Keeper):
     def _ping(self, ws: Connection) -> None:
         if ws.connected:
             ws._heard = False
+            ws._unfinished = ws.transport.read_buffer_length
             ws._ping(b"")
             self.put(ws, self.answer)
 
     def _no_answer(self, ws: Connection) -> None:
-        if ws._heard or ws._paused:
+        # In the middle of a long frame a peer cannot answer, but that has grown then.
+        if ws._heard or ws._paused or ws.transport.read_buffer_length != ws._unfinished:
             self.put(ws, self.ping)
         elif ws.connected:
             ws._fail(_INTERNAL_ERROR, "no answer to a ping")

@@ -51,6 +51,7 @@ class Connection:
         "_messages",
         "_opening",
         "_paused",
+        "_unfinished",
         "context",
         "subprotocol",
         "transport",
@@ -69,7 +70,8 @@ class Connection:
         self._opening: Opening | None = None
         self._messages: Messages | None = None  # from the handshake on
         self._deadline: Deadlines | None = None
-        self._heard = False  # since somebody last looked: a frame of the peer's
+        self._heard = False  # since the last ping: whole frames of the peer
+        self._unfinished = 0  # at the last ping: bytes of a frame that was not whole
         self._paused = False
         self._left: list[Any] | None = None  # what `take` is to be called with when reading goes on
 

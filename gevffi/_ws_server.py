@@ -44,9 +44,8 @@ class Protocol(TransportProtocol):
         compression: how messages may be compressed; None: not at all.
         max_message_size: the most bytes of a message, over all its frames, inflated.
         ping_interval: between two pings to a client; 0: none.
-        ping_timeout: what it may take until a frame has come after a ping, the pong or another;
-            else the connection closes with 1011. Bytes of an unfinished one do not count, so where
-            large messages come over slow lines it has to be longer than one of their frames takes.
+        ping_timeout: what it may take until something has come after a ping: a frame, the pong or
+            another, or more of an unfinished one; else the connection closes with 1011.
         handshake_timeout: what a client may take from connecting to the end of its handshake.
         text: "str", or "bytes" to have text delivered as `bytes`.
 

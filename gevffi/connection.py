@@ -31,7 +31,7 @@ from gevffi.connection_info import (
 )
 from gevffi.framing import Framing
 from gevffi.handler import Handler
-from gevffi.protocol import Protocol, Receive, receiver
+from gevffi.protocol import Protocol, Raw, Receive, receiver
 from gevffi.sys.sockaddr import Address
 
 if TYPE_CHECKING:
@@ -43,6 +43,13 @@ def _discard(conn: Connection, _ctx: Any, data: memoryview) -> None:
     """What a connection does with bytes once it is closing."""
     if data or conn._framing is not None:
         conn._loop._reactor.recount(-1, 0)
+
+
+def _give_back(conn: Connection, _ctx: Any, data: memoryview) -> None:
+    """What one without a protocol does with bytes when it was paused since they were read."""
+    reactor = conn._loop._reactor
+    reactor.unread(conn._token, data)
+    reactor.recount(-1, 0)
 
 
 class Connection(ConnectionInfo):
@@ -73,8 +80,8 @@ class Connection(ConnectionInfo):
         receive: Receive,
     ) -> None:
         super().__init__(loop, token, peer)
-        self._install(handler, protocol, receive)
         self._cutting = True  # a protocol may take frames: open, and not paused
+        self._install(handler, protocol, receive)
         self._on_sent: deque[tuple[int, Callable[[Connection], object]]] | None = None
         self._deadline: Timer | None = None
         self._write_ended = False  # by `shutdown_write`
@@ -82,8 +89,8 @@ class Connection(ConnectionInfo):
 
     def _install(self, handler: Handler, protocol: Protocol, receive: Receive) -> None:
         self._handler = handler
-        self._receive = receive
         self._protocol = protocol
+        self._receive = receive
         # Its `packet`, unless that is the one that does nothing.
         packs = type(protocol).packet is not Protocol.packet
         self._packet: Callable[[Connection, Any], Any] | None = protocol.packet if packs else None
@@ -93,6 +100,8 @@ class Connection(ConnectionInfo):
         self._batches = handler.on_batch is not None
         # What cuts in Python, so that it can tell when it is not wanted any more.
         self._unpacker = getattr(receive, "__self__", None)
+        if not self._cutting:
+            self._hold_back(receive)
 
     # ---- sending --------------------------------------------------------------------------------
 
@@ -192,6 +201,7 @@ class Connection(ConnectionInfo):
     def _set_reading(self, on: bool) -> None:
         if self._state == OPEN and on != self._cutting:
             self._cutting = on
+            self._hold_back(self._handler.on_message)
             if not on:
                 self._loop._delivery.give_back(self)
             if on and self._pending_input is not None:
@@ -200,6 +210,12 @@ class Connection(ConnectionInfo):
                 self._loop._reactor.set_reading(self._token, on)
         elif self._state == CONNECTING:
             self._cutting = on
+            self._hold_back(self._handler.on_message)
+
+    def _hold_back(self, receive: Receive) -> None:
+        """With `Raw` there is nobody else who would ask whether it is paused."""
+        if type(self._protocol) is Raw:
+            self._receive = receive if self._cutting else _give_back
 
     def set_protocol(self, protocol: Protocol, handler: Handler | None = None) -> None:
         """Go on under another protocol, and with another handler if one is given. From any thread.
@@ -226,7 +242,9 @@ class Connection(ConnectionInfo):
         loop._delivery.give_back(self)
         handler = handler or self._handler
         receive = receiver(handler, protocol, loop.options.frame_limit)
-        loop._delivery.switched.setdefault(self, 0 if self._framing is None else self._framing.lead)
+        lead = 0 if self._framing is None else self._framing.lead
+        left = 0 if self._pending_input is None else len(self._pending_input)
+        loop._delivery.switched.setdefault(self, (lead, left))
         self._install(handler, protocol, receive)
         if self._state == CONNECTING:
             return

@@ -114,7 +114,10 @@ class ConnectionInfo:
     def local_address(self) -> Address | None:
         """Our end; None while it is connecting, or when it is first asked for after the close."""
         if self._local is None and self._state in (OPEN, CLOSING):
-            borrowed = socket.socket(fileno=self.fileno())
+            descriptor = self.fileno()
+            if descriptor < 0:  # gone already, and `on_close` is on its way
+                return None
+            borrowed = socket.socket(fileno=descriptor)
             try:
                 self._local = Address.of(borrowed.getsockname())
             finally:

@@ -56,8 +56,9 @@ class Delivery:
         self._outbox = outbox
         self._conns = conns
         self._failed = failed
-        # Whose protocol was changed in this turn, and what the old one has in front of payloads.
-        self.switched: dict[Connection, int] = {}
+        # Whose protocol was changed in this turn; what the old one has in front of payloads; and
+        # the bytes that it had left, which are given back, to be in front of what this turn read.
+        self.switched: dict[Connection, tuple[int, int]] = {}
         # The run under way: its connection, all starts, the ends that are left and an iterator over
         # them, the index after its last frame, and where in the arena that frame ends; -1 for a run
         # that is not to be given back, as its frames are unmasked.
@@ -68,7 +69,7 @@ class Delivery:
     def unread_frame(self, conn: Connection, start: int, end: int) -> None:
         """A read that is not to be delivered, since the protocol was changed: have it cut."""
         if conn.connected:
-            self._reactor.unread_arena(conn._token, start, end, behind=True)
+            self._reactor.unread_arena(conn._token, start, end, self.switched[conn][1])
         self._reactor.recount(-1, 0)
 
     def runs(self) -> None:
@@ -160,8 +161,8 @@ class Delivery:
 
     def _lead(self, conn: Any) -> int:
         """What stands in front of the payloads that were cut of a connection in this turn."""
-        lead = self.switched.get(conn)
-        return conn._framing.lead if lead is None else lead
+        before = self.switched.get(conn)
+        return conn._framing.lead if before is None else before[0]
 
     def large(self, count: int) -> None:
         """Deliver the frames that have a ring of their own, which becomes theirs."""

@@ -100,6 +100,8 @@ class Lifecycle:
         too_large = reason is CloseReason.FRAME_TOO_LARGE
         try:
             conn._protocol.bad_frame(conn, too_large=too_large, bad_text=bad_text)
+        except Exception as exc:
+            self.report(conn, exc)
         finally:
             conn._close(reason)
 

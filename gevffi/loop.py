@@ -32,6 +32,7 @@ from gevffi.options import Options
 from gevffi.outbox import Outbox
 from gevffi.protocol import Protocol, Raw, Receive
 from gevffi.stats import LoopStats, loop_stats
+from gevffi.sys.framing import Description
 from gevffi.sys.memory import default_pool
 from gevffi.sys.reactor import Reactor
 from gevffi.sys.results import Accepted
@@ -73,7 +74,8 @@ class EventLoop:
         self._broadcaster = Broadcaster(self)
         self._timers = TimerQueue()
         self._life = Lifecycle(self, self._reactor)
-        self._framings: weakref.WeakKeyDictionary[Framing, int] = weakref.WeakKeyDictionary()
+        # By what is the protocol's own: itself, it may define `==`, or not be hashable.
+        self._framings: weakref.WeakKeyDictionary[Description, int] = weakref.WeakKeyDictionary()
         self._mailbox = Mailbox(self._reactor.wake)
         self._acceptor = Acceptor(self._reactor, self._timers, self._log, name)
         self._delivery = Delivery(
@@ -145,6 +147,12 @@ class EventLoop:
                 f"this belongs to the thread of {self.name}; "
                 "from another one use call_soon_threadsafe"
             )
+
+    def _check_open(self) -> None:
+        """The same, or if it has ended: nothing is left of what C had."""
+        self.check_thread()
+        if self.finished:
+            raise RuntimeError(f"{self.name} has ended")
 
     def _stop(self, timeout: float) -> None:
         self._stopping = True
@@ -249,9 +257,9 @@ class EventLoop:
 
         Raises:
             OSError: `fd` cannot be watched.
-            RuntimeError: called from another thread.
+            RuntimeError: called from another thread, or the loop has ended.
         """
-        self.check_thread()
+        self._check_open()
         return self._acceptor.listen(fd, on_accept)
 
     def watch(self, fd: int) -> None:
@@ -260,12 +268,12 @@ class EventLoop:
         For `signal.set_wakeup_fd`, where the loop runs on the main thread: the signal's handler
         runs then. On the loop's thread, or before `run`.
         """
-        self.check_thread()
+        self._check_open()
         self._reactor.watch(fd)
 
     def unlisten(self, listener: int) -> None:
         """Accept from it no more; closing the socket is its owner's. Threads as for `listen`."""
-        self.check_thread()
+        self._check_open()
         self._acceptor.unlisten(listener)
 
     def give(
@@ -307,7 +315,7 @@ class EventLoop:
     def _adopt(
         self, fd: int, peer: bytes, handler: Handler, protocol: Protocol, receive: Receive
     ) -> None:
-        if self._stopping:
+        if self._stopping or self.finished:
             self._life.ended += 1
             self.refuse(fd)
             return
@@ -357,9 +365,10 @@ class EventLoop:
         """What C knows a protocol by, 0 if that is not at all."""
         if not isinstance(protocol, Framing):
             return 0
-        number = self._framings.get(protocol)
+        description = protocol.description
+        number = self._framings.get(description)
         if number is None:
-            number = self._framings[protocol] = self._reactor.framing(protocol.description)
+            number = self._framings[description] = self._reactor.framing(description)
         return number
 
     # ---- broadcast ------------------------------------------------------------------------------

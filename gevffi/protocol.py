@@ -74,7 +74,7 @@ class Protocol:
 
     def bad_frame(self, conn: Connection, *, too_large: bool, bad_text: bool) -> None:
         """Called before a connection closes because of a frame that C has found bad: the last
-        chance to say something to the peer."""
+        chance to say something to the peer. What it raises goes to `Handler.on_error`."""
 
     def frame_receiver(self, on_message: Receive) -> Receive:
         """What is called with each frame that was cut in C: `on_message`, unless a protocol has
@@ -128,7 +128,11 @@ class Unpacker:
             while conn._cutting:
                 before = len(buffer)
                 ctx, data = unpacket(conn, buffer)
+                # After a `set_protocol` in there a ring is closed: its bytes were given back.
+                ours = conn._unpacker is self
                 if ctx is None and data is None:
+                    if not ours:
+                        return
                     if before > self._frame_limit:
                         raise FrameTooLargeError(
                             f"an unfinished frame of {before} bytes or more, "
@@ -136,7 +140,7 @@ class Unpacker:
                         )
                     buffer.virtual_revert()
                     return
-                if len(buffer) == before:
+                if ours and len(buffer) == before:
                     raise RuntimeError(
                         f"{unpacket.__qualname__} returned a message but took nothing of the "
                         f"{before} bytes in the buffer"

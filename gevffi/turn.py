@@ -21,7 +21,8 @@ good part of what a message costs. Hence one long function that looks up nothing
 inner loop for reads that are messages as they are. The inner loops for frames that were cut in C
 are in `delivery.py`.
 
-There is no test for connections that are closing: these have a `_receive` that discards.
+There is no test for connections that are closing or paused: these have a `_receive` that discards,
+or gives back.
 """
 
 from __future__ import annotations

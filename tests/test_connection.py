@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 import threading
 from typing import Any
 
@@ -11,12 +12,22 @@ from helpers import (
     Background,
     Recorder,
     connect,
+    on_loop,
+    receive_all,
     receive_exactly,
     serving,
     wait,
 )
 
-from gevffi import CloseReason, Connection, Server
+from gevffi import Address, CloseReason, Connection, FixedSize, Protocol, Raw, ReadBuffer, Server
+
+
+class Whole(Protocol):
+    """The same as Raw, in the way of any other protocol."""
+
+    def unpacket(self, conn: Connection, buffer: ReadBuffer) -> tuple[Any, Any]:
+        return (None, buffer.read()) if buffer else (None, None)
+
 
 # ---- what is known of a connection --------------------------------------------------------------
 
@@ -56,6 +67,22 @@ def test_addresses_first_asked_for_after_the_close() -> None:
         conn = handler.until("close").conn
         assert conn.peer_address == ours
         assert conn.local_address is None
+
+
+def test_addresses_first_asked_for_when_it_is_gone_and_nobody_was_told() -> None:
+    told: list[Any] = []
+
+    class Asks(Recorder):
+        def on_message(self, conn: Connection, ctx: Any, data: Any) -> None:
+            conn.abort()
+            told.append((conn.fileno(), conn.local_address))
+
+    handler = Asks()
+    with serving(handler) as server, connect(server) as sock:
+        handler.next("connect")
+        sock.sendall(b"x")
+        assert handler.next("close").value is CloseReason.LOCAL
+    assert told == [(-1, None)]
 
 
 def test_ids_are_never_used_twice() -> None:
@@ -161,6 +188,45 @@ def test_paused_reading_delivers_nothing_and_resumed_delivers_all() -> None:
         while got < size:
             got += len(handler.next("message").value[1])
         sender.join()
+
+
+@pytest.mark.parametrize("protocol", [Raw(), Whole(), FixedSize(4)], ids=["raw", "python", "c"])
+def test_pausing_another_connection_whose_message_is_in_the_same_turn(protocol: Protocol) -> None:
+    """Whoever is served first pauses the other, which gets its message when it is resumed."""
+
+    class Rivals(Recorder):
+        def on_message(self, conn: Connection, ctx: Any, data: Any) -> Any:
+            super().on_message(conn, ctx, data)
+            if bytes(data) == b"stop":
+                for other in conns - {conn}:
+                    other.pause_reading()
+            return data
+
+    handler, conns = Rivals(), set()
+    with serving(handler, protocol=protocol) as server, connect(server) as a, connect(server) as b:
+        conns |= {handler.next("connect").conn, handler.next("connect").conn}
+
+        def both_at_once() -> None:  # the loop waits here, so one turn finds both
+            a.sendall(b"stop")
+            b.sendall(b"stop")
+
+        on_loop(server.loops[0], both_at_once)
+        first = handler.next("message").conn
+        (other,) = conns - {first}
+        on_loop(server.loops[0], lambda: None)  # the turn is over
+        assert handler.rest() == []
+        (held,) = [sock for sock in (a, b) if Address.of(sock.getsockname()) == other.peer_address]
+        held.sendall(b"more")
+        held.shutdown(socket.SHUT_WR)
+        other.resume_reading()
+        got = b""
+        while len(got) < 8:
+            event = handler.next("message")
+            assert event.conn is other
+            got += event.value[1]
+        assert got == b"stopmore"
+        assert handler.next("eof").conn is other
+        assert receive_all(held) == b"stopmore"
 
 
 def test_what_asks_c_belongs_to_the_loop() -> None:

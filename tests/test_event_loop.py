@@ -364,3 +364,36 @@ def test_give_after_the_end_closes_the_socket(running: Running) -> None:
         running.loop.give(ours.detach(), b"\1\0", handler, Raw(), handler.on_message)
         assert theirs.recv(1) == b""
     assert handler.rest() == []
+
+
+def test_after_the_end_nothing_of_it_is_touched() -> None:
+    """In the thread that ran it, which is still the loop's."""
+    loop = EventLoop(name="mine")
+    listening, theirs = socket.create_server(("127.0.0.1", 0)), socket.socket()
+    with listening, theirs:
+        listener = loop.listen(listening.fileno(), lambda new: None)
+        loop.stop()
+        loop.run()
+        for call in (
+            lambda: loop.listen(listening.fileno(), lambda new: None),
+            lambda: loop.unlisten(listener),
+            lambda: loop.watch(theirs.fileno()),
+        ):
+            with pytest.raises(RuntimeError, match="mine has ended"):
+                call()
+
+
+def test_a_loop_that_was_torn_down_takes_no_connection() -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    loop, handler = EventLoop(), Echo()
+    loop.call_soon_threadsafe(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        loop.give(ours.detach(), b"\1\0", handler, Raw(), handler.on_message)
+        assert theirs.recv(1) == b""
+    assert handler.rest() == []
+    assert loop.load == 0

@@ -256,6 +256,19 @@ def test_a_packet_of_its_own() -> None:
         assert receive_exactly(client.sock, 7) == b"<A><BC>"
 
 
+def test_a_framing_that_is_not_hashable() -> None:
+    class Equal(LengthPrefixed):
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Equal)
+
+        __hash__ = None  # type: ignore[assignment]
+
+    for width in (1, 2):  # all are equal, and yet they are not the same
+        with pieces(Echo(), Equal(width)) as client:
+            client.send(bytes(width - 1) + b"\3abc")
+            assert receive_exactly(client.sock, width + 3) == bytes(width - 1) + b"\3abc"
+
+
 # ---- what closes --------------------------------------------------------------------------------
 
 
@@ -282,6 +295,22 @@ def test_a_bad_frame(protocol: Framing, good: bytes, bad: bytes, reason: CloseRe
             assert [handler.next("message").value[1] for _ in range(2)] == [b"abc", b"abc"]
             client.sock.close()
             assert handler.next("close").value is reason
+
+
+def test_an_exception_in_last_words_costs_its_connection_only() -> None:
+    class Wordless(LengthPrefixed):
+        def bad_frame(self, conn: Connection, *, too_large: bool, bad_text: bool) -> None:
+            raise LookupError("no words")
+
+    handler = Echo()
+    with serving(handler, protocol=Wordless(max_size=3)) as server, connect(server) as other:
+        with connect(server) as sock:
+            sock.sendall(b"\0\0\0\4")
+            assert receive_all(sock) == b""
+        assert isinstance(handler.until("error").value, LookupError)
+        assert handler.next("close").value is CloseReason.FRAME_TOO_LARGE
+        other.sendall(b"\0\0\0\3abc")
+        assert receive_exactly(other, 7) == b"\0\0\0\3abc"
 
 
 def test_an_exception_in_the_middle_of_a_run() -> None:

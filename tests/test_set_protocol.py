@@ -7,7 +7,16 @@ import threading
 from typing import Any
 
 import pytest
-from helpers import PATIENCE, Recorder, connect, receive_all, receive_exactly, serving, wait
+from helpers import (
+    PATIENCE,
+    Recorder,
+    connect,
+    on_loop,
+    receive_all,
+    receive_exactly,
+    serving,
+    wait,
+)
 from protocols import Framed, framed, pieces
 
 from gevffi import (
@@ -19,6 +28,7 @@ from gevffi import (
     LengthPrefixed,
     Protocol,
     Raw,
+    ReadBuffer,
 )
 
 # How each protocol is made, and how it frames a payload.
@@ -146,6 +156,26 @@ def test_in_the_middle_of_a_run_with_replies_before() -> None:
         client.send(b"1\n2\n" + SWITCH + b"\n" + b"raw\nraw")
         wanted = b"1\n2\nold old.\n" + SWITCH + b"raw\nraw"
         assert receive_exactly(client.sock, len(wanted)) == wanted
+
+
+@pytest.mark.parametrize("message", [b"head", None])
+@pytest.mark.parametrize("parts", [(b"headrest",), (b"he", b"adrest")], ids=["once", "split"])
+def test_from_unpacket(message: bytes | None, parts: tuple[bytes, ...]) -> None:
+    class Head(Protocol):
+        def unpacket(self, conn: Connection, buffer: ReadBuffer) -> tuple[Any, Any]:
+            if len(buffer) < 4:
+                return None, None
+            head = buffer.read(4)
+            conn.set_protocol(FixedSize(4))
+            return None, message and head
+
+    handler = Recorder(lambda data: data)
+    with pieces(handler, Head()) as client:
+        for part in parts:
+            client.send(part)
+        for expected in filter(None, (message, b"rest")):
+            assert handler.next("message").value[1] == expected
+            assert receive_exactly(client.sock, 4) == expected
 
 
 def test_what_is_no_protocol() -> None:
@@ -346,3 +376,43 @@ def test_the_other_one_has_been_read_in_the_same_turn(before: Protocol, after: P
         loop.call_soon_threadsafe(loop.call_soon_threadsafe, turned.set)
         wait(turned)
         assert loop.stats().messages_received == 2
+
+
+def test_the_other_one_has_been_read_in_part() -> None:
+    """What the arena had no room for in that turn comes behind what it had."""
+
+    class Longer(Recorder):
+        def on_message(self, conn: Connection, ctx: Any, data: Any) -> None:
+            super().on_message(conn, ctx, data)
+            if conn is not slow and conn._protocol is not lines:
+                slow.set_protocol(lines)
+
+    lines = Delimited(max_size=1 << 20)
+    handler = Longer()
+    with (
+        serving(handler, protocol=lines, arena_size=1 << 18) as server,
+        connect(server) as one,
+        connect(server) as two,
+    ):
+        conns = [handler.next("connect").conn, handler.next("connect").conn]
+        slow = next(c for c in conns if str(c.peer_address).endswith(f":{two.getsockname()[1]}"))
+        quick = next(c for c in conns if c is not slow)
+        first, line = bytes(60_000), b"".join(b"%07d " % i for i in range(50_000))
+        kept: list[int] = []
+
+        def look(conn: Connection) -> None:
+            kept.append(conn.read_buffer_length)
+
+        for sock, conn, data in ((one, quick, first), (two, slow, line)):
+            sock.sendall(data)
+            while kept[-1:] != [len(data)]:
+                on_loop(server.loops[0], look, conn)
+
+        def switch() -> None:  # the next turn takes all of the one, and a part of the other
+            quick.set_protocol(Raw())
+            slow.set_protocol(Raw())
+
+        on_loop(server.loops[0], switch)
+        assert handler.next("message").conn is quick
+        two.sendall(b"\n")
+        assert handler.next("message").value[1] == line

@@ -292,9 +292,10 @@ class Reactor:
         """Have these bytes, which were read before, cut again."""
         lib.gev_conn_unread(self._loop, token, hold(_BYTES, data), data.nbytes, 0)
 
-    def unread_arena(self, token: int, start: int, end: int, *, behind: bool = False) -> None:
-        """The same with what this turn read into that part of the arena; `behind` what is kept."""
-        lib.gev_conn_unread(self._loop, token, self._base + start, end - start, behind)
+    def unread_arena(self, token: int, start: int, end: int, skip: int = 0) -> None:
+        """The same with what this turn read into that part of the arena; it goes behind the first
+        `skip` bytes of what is kept."""
+        lib.gev_conn_unread(self._loop, token, self._base + start, end - start, skip)
 
     def shutdown_write(self, token: int) -> None:
         """End our side of the connection once what waits is sent."""

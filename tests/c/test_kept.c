@@ -129,10 +129,12 @@ static void given_back_in_front_of_what_is_kept(void)
     CHECK_EQUAL(gev_conn_unread(f.loop, token, NULL, 0, 0), 0);
     CHECK_EQUAL(gev_conn_unread(f.loop, token, (const uint8_t *)"x\r\ny\r", 5, 0), 0);
     CHECK_EQUAL(gev_conn_unread(f.loop, token, (const uint8_t *)"w", 1, 0), 0);
-    CHECK_EQUAL(gev_conn_unread(f.loop, token, (const uint8_t *)"v", 1, 1), 0);
+    CHECK_EQUAL(gev_conn_unread(f.loop, token, (const uint8_t *)"v", 1, 7), -EINVAL);
+    CHECK_EQUAL(gev_conn_unread(f.loop, token, (const uint8_t *)"v", 1, 6), 0);
+    CHECK_EQUAL(gev_conn_unread(f.loop, token, (const uint8_t *)"u", 1, 1), 0);
     CHECK_EQUAL(gev_conn_frame(f.loop, token, gev_loop_framing(f.loop, &line)), 0);
     poll_once(&f, -1);
-    told(&f, token, "wx|");
+    told(&f, token, "wux|");
     hears(&f, token, peer, "\r\n", 2, "y\rv|");
     CHECK_EQUAL(gev_conn_frame(f.loop, token, 99), -EINVAL);
     CHECK_EQUAL(gev_conn_frame(f.loop, token, -1), -EINVAL);

@@ -184,6 +184,44 @@ static void a_large_frame_is_told_until_it_is_taken(void)
     close_loop(&f);
 }
 
+/* The same with one that was searched farther than the arena is long: it is cut again by a part that
+ * ends before that, and nothing behind the part is looked at. */
+static void a_large_line_is_told_until_it_is_taken(void)
+{
+    enum { SIZE = 3 * ARENA };
+    fixture f = open_loop();
+    int peer;
+    gev_framing framing = lines();
+    int64_t token = framed_pair(&f, &framing, &peer);
+    uint8_t *data = malloc(SIZE + 2);
+    CHECK(data);
+    memset(data, 'x', SIZE);
+    memcpy(data + SIZE, "\r\n", 2);
+    for (size_t sent = 0; !f.turn->large_count;) {
+        size_t size = SIZE + 2 - sent < 20000 ? SIZE + 2 - sent : 20000;
+        if (size)
+            peer_writes(peer, data + sent, size);
+        sent += size;
+        poll_once(&f, -1);
+    }
+    CHECK_EQUAL(gev_conn_read(f.loop, token, 0), 0);
+    CHECK(!gev_conn_take_large(f.loop, token, f.turn->large->total));
+    CHECK_EQUAL(gev_conn_read(f.loop, token, 1), 0);
+    poll_once(&f, -1);
+    CHECK_EQUAL(changes_of(&f, token), 0);
+    CHECK(!run_of(&f, token));
+    CHECK_EQUAL(f.turn->large_count, 1);
+    CHECK_EQUAL(f.turn->large->size, SIZE);
+    gev_ring *ring = gev_conn_take_large(f.loop, token, f.turn->large->total);
+    CHECK(ring && !memcmp(ring->base + f.turn->large->start, data, SIZE));
+    gev_ring_give(ring);
+    hears(&f, token, peer, "next\r\n", 6, "next|");
+    CHECK_EQUAL(rings(&f), 0);
+    free(data);
+    close(peer);
+    close_loop(&f);
+}
+
 static void no_memory_for_a_frame_costs_its_connection(void)
 {
     fixture f = open_loop_over(usual_limits(), 1 * MIB);
@@ -216,6 +254,7 @@ int main(void)
     RUN(large_frames_by_delimiter);
     RUN(a_large_line_over_its_limit);
     RUN(a_large_frame_is_told_until_it_is_taken);
+    RUN(a_large_line_is_told_until_it_is_taken);
     RUN(no_memory_for_a_frame_costs_its_connection);
     return 0;
 }

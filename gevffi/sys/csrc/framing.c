@@ -80,9 +80,11 @@ static int64_t cut_delimited(const gev_framing *f, const uint8_t *data, size_t s
                              uint32_t *scanned, gev_cut *cut)
 {
     size_t end = f->delimiter_size;
+    /* Kept input may be cut by parts, shorter ones than were searched before. */
+    size_t from = *scanned < size ? *scanned : size;
     const uint8_t *found = size < end ? NULL
-                           : end == 1 ? memchr(data + *scanned, f->delimiter[0], size - *scanned)
-                                      : memmem(data + *scanned, size - *scanned, f->delimiter, end);
+                           : end == 1 ? memchr(data + from, f->delimiter[0], size - from)
+                                      : memmem(data + from, size - from, f->delimiter, end);
     cut->need = 0;
     if (!found) {
         /* The last bytes may be the first ones of a delimiter. */

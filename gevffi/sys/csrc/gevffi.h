@@ -270,10 +270,11 @@ int gev_loop_framing(gev_loop *loop, const gev_framing *framing);
  * dressed by it. Input that is kept is cut anew: of a connection that was under GEV_WEBSOCKET, what
  * has come of an unfinished frame as it is, with a part of it unmasked. */
 int gev_conn_frame(gev_loop *loop, int64_t token, int framing);
-/* Puts these bytes, which were read before, in front of the kept input, or `behind` it; they are
- * cut in the next turn, or when reading is resumed. -EINVAL: an unfinished frame under GEV_WEBSOCKET
- * is kept, of which a part is unmasked. Frames that were told under it cannot be given back. */
-int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t size, int behind);
+/* Puts these bytes, which were read before, into the kept input, behind its first `skip` bytes; they
+ * are cut in the next turn, or when reading is resumed. -EINVAL: fewer are kept; or an unfinished frame
+ * under GEV_WEBSOCKET is, of which a part is unmasked. Frames that were told under it cannot be given
+ * back. */
+int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t size, size_t skip);
 /* Bytes of the kept input; 0 for a connection that is gone. */
 int64_t gev_conn_kept(gev_loop *loop, int64_t token);
 /* Takes over the ring of a large frame of this turn; NULL if the connection must not be read any

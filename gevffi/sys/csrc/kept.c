@@ -150,17 +150,17 @@ static bool put_in_front(gev_conn *conn, const uint8_t *data, size_t size)
     return true;
 }
 
-int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t size, int behind)
+int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t size, size_t skip)
 {
     gev_conn *conn = gev_conn_at(loop, token);
     if (!conn)
         return -ENOTCONN;
-    if (size > (size_t)INT32_MAX - conn->in_size
+    if (size > (size_t)INT32_MAX - conn->in_size || skip > conn->in_size
             || (gev_is_ws(loop, conn) && conn->in_scanned))
         return -EINVAL;
     if (!size)
         return 0;
-    if (behind || !put_in_front(conn, data, size)) {
+    if (skip || !put_in_front(conn, data, size)) {
         gev_ring *ring;
         int error = gev_pool_take(loop->limits.pool, size + conn->in_size, &ring);
         if (error) {
@@ -168,9 +168,11 @@ int gev_conn_unread(gev_loop *loop, int64_t token, const uint8_t *data, size_t s
             return error;
         }
         size_t kept = conn->in_size;
-        memcpy(ring->base + (behind ? kept : 0), data, size);
-        if (kept)
-            memcpy(ring->base + (behind ? 0 : size), conn->in->base + conn->in_start, kept);
+        if (skip)
+            memcpy(ring->base, conn->in->base + conn->in_start, skip);
+        memcpy(ring->base + skip, data, size);
+        if (kept > skip)
+            memcpy(ring->base + skip + size, conn->in->base + conn->in_start + skip, kept - skip);
         gev_input_drop(conn);
         conn->in = ring;
         conn->in_size = (uint32_t)(size + kept);
