@@ -119,14 +119,28 @@ class LoopKeeper(Keeper):
 
     def _ping(self, ws: Connection) -> None:
         if ws.connected:
+            conn = ws.transport
             ws._heard = False
-            ws._unfinished = ws.transport.read_buffer_length
+            ws._unfinished = conn.read_buffer_length
+            ws._sent = ws.loop._reactor.sent(conn._token) if conn.write_buffer_length else -1
             ws._ping(b"")
             self.put(ws, self.answer)
 
+    def _lives(self, ws: Connection) -> bool:
+        """Whether something has come from the peer since the last ping.
+
+        In the middle of a long frame it cannot answer, but that has grown then. While it is behind
+        with reading nothing is read from it either, but it has taken some of what waited then.
+        """
+        conn = ws.transport
+        return (
+            ws._heard
+            or conn.read_buffer_length != ws._unfinished
+            or 0 <= ws._sent < ws.loop._reactor.sent(conn._token)
+        )
+
     def _no_answer(self, ws: Connection) -> None:
-        # In the middle of a long frame a peer cannot answer, but that has grown then.
-        if ws._heard or ws._paused or ws.transport.read_buffer_length != ws._unfinished:
+        if ws._paused or self._lives(ws):
             self.put(ws, self.ping)
         elif ws.connected:
             ws._fail(_INTERNAL_ERROR, "no answer to a ping")

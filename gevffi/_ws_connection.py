@@ -51,6 +51,7 @@ class Connection:
         "_messages",
         "_opening",
         "_paused",
+        "_sent",
         "_unfinished",
         "context",
         "subprotocol",
@@ -72,6 +73,7 @@ class Connection:
         self._deadline: Deadlines | None = None
         self._heard = False  # since the last ping: whole frames of the peer
         self._unfinished = 0  # at the last ping: bytes of a frame that was not whole
+        self._sent = -1  # at the last ping, if output waited: what the kernel had taken of it all
         self._paused = False
         self._left: list[Any] | None = None  # what `take` is to be called with when reading goes on
 

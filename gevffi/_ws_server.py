@@ -45,7 +45,8 @@ class Protocol(TransportProtocol):
         max_message_size: the most bytes of a message, over all its frames, inflated.
         ping_interval: between two pings to a client; 0: none.
         ping_timeout: what it may take until something has come after a ping: a frame, the pong or
-            another, or more of an unfinished one; else the connection closes with 1011.
+            another, or more of an unfinished one, or until the client has taken some of the output
+            that waited for it; else the connection closes with 1011.
         handshake_timeout: what a client may take from connecting to the end of its handshake.
         text: "str", or "bytes" to have text delivered as `bytes`.
 

@@ -103,7 +103,7 @@ class Lifecycle:
         except Exception as exc:
             self.report(conn, exc)
         finally:
-            conn._close(reason)
+            self._close_for(conn, reason)
 
     def _closed(self, slot: int, conn: Connection, reason: CloseReason) -> None:
         conn._closed()
@@ -154,7 +154,12 @@ class Lifecycle:
             conn._close(CloseReason.FRAME_TOO_LARGE if too_large else CloseReason.PROTOCOL_ERROR)
         else:
             self.report(conn, exc)
-            conn._close(CloseReason.HANDLER_ERROR)
+            self._close_for(conn, CloseReason.HANDLER_ERROR)
+
+    def _close_for(self, conn: Connection, reason: CloseReason) -> None:
+        """Close it for this reason, also where the callback itself has just asked for a close."""
+        conn._close(reason)
+        self.closing = [(one, reason if one is conn else why) for one, why in self.closing]
 
     def report(self, conn: Connection, exc: Exception) -> None:
         """Tell the handler of an exception that closes nothing any more."""

@@ -153,6 +153,21 @@ def test_an_exception_in_on_close_is_logged_and_the_server_goes_on(
     assert [record.name for record in caplog.records] == ["gevffi"]
 
 
+def test_on_error_may_ask_for_the_close_itself() -> None:
+    """And may say something to the peer first."""
+
+    class Polite(Failing):
+        def on_error(self, conn: Connection, exc: Exception) -> None:
+            conn.send(b"sorry")
+            conn.close()
+
+    handler = Polite("message")
+    with serving(handler) as server, connect(server) as sock:
+        sock.sendall(b"x")
+        assert receive_all(sock) == b"sorry"
+        assert handler.until("close").value is CloseReason.HANDLER_ERROR
+
+
 def test_an_exception_in_on_error_itself_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Worse(Failing):
         def on_error(self, conn: Connection, exc: Exception) -> None:

@@ -98,6 +98,28 @@ def test_a_peer_in_the_middle_of_a_long_frame_stays_until_it_stalls() -> None:
         assert handler.next("close")[1] == (1011, "no answer to a ping")
 
 
+def test_a_peer_that_is_behind_with_reading_stays_until_it_stalls() -> None:
+    """Nothing is read from it meanwhile, and so no pong; but what waits for it grows less."""
+    handler = Recorder()
+    size, portion = 12 << 20, 256 << 10
+    with (
+        serving(handler, ping_interval=0.02, ping_timeout=1, write_limit=1 << 30) as server,
+        opened(server) as sock,
+    ):
+        conn, _ = handler.next("open")
+        clock = threading.Semaphore(0)
+        timer = server.run_every(0.05, clock.release)
+        for _ in range(2):
+            conn.send_binary(bytes(size))
+        for _ in range(size // portion):  # 2.4 s
+            assert clock.acquire(timeout=PATIENCE)
+            receive_exactly(sock, portion)
+        handler.next("high_water")
+        assert handler.events.empty()
+        timer.cancel()
+        assert handler.next("close")[1] == (1011, "no answer to a ping")
+
+
 def test_no_pings() -> None:
     """There is no deadline at all once the handshake is done."""
     handler = Recorder()

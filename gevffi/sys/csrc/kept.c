@@ -23,7 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIRST_ROOM = 262144 };   /* of the ring for a large frame, before more has come */
+enum { FIRST_ROOM = 65536 };     /* of the ring for a large frame, before more has come */
 
 void gev_input_drop(gev_conn *conn)
 {
