@@ -84,7 +84,7 @@ class _Script:
         turns = 0
         end = time.monotonic() + self._seconds
         begin = time.process_time()
-        while time.monotonic() < end:
+        while turns == 0 or time.monotonic() < end:  # a busy machine may come back after the end
             for _ in range(100):
                 yield
             turns += 100

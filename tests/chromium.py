@@ -33,6 +33,7 @@ from typing import Any
 
 import pytest
 from helpers import PATIENCE
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -109,7 +110,7 @@ def running() -> Iterator[Browser]:
             with connect(address, compression=None, max_size=None) as socket:
                 browser = Browser(socket)
                 yield browser
-                with contextlib.suppress(ConnectionError):
+                with contextlib.suppress(ConnectionClosed):  # before it has answered
                     browser.call("Browser.close")
             process.wait(PATIENCE)
         finally:

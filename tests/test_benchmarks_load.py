@@ -15,6 +15,7 @@ import socket
 import socketserver
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,20 @@ def test_framed_messages_carry_their_length(programs: dict[str, Path]) -> None:
         )
     assert result.returncode == 0, result.stderr
     assert int.from_bytes(begin, "big") == 60
+
+
+def test_a_window_is_long_enough_for_a_message(programs: dict[str, Path]) -> None:
+    def slow(data: bytes, position: int) -> bytes:
+        time.sleep(0.1)
+        return data
+
+    with tiny_server(slow) as server:
+        shape = ("-c", "1", "-m", "64", "-d", "1")
+        result = load(
+            programs["echoload"], server.server_address[1], *shape, "-t", "0.01", "-w", "0"
+        )
+    assert result.stderr == ""
+    assert json.loads(result.stdout)["messages"] > 0
 
 
 def flip(data: bytes, position: int, where: int) -> bytes:

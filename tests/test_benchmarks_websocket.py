@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -225,6 +226,17 @@ def test_a_close_that_is_not_answered_is_caught(
     result = load(echoload, server, *HANDSHAKES)
     assert (result.returncode, result.stdout) == (1, "")
     assert complaint in result.stderr
+
+
+def test_a_window_is_long_enough_for_a_handshake(echoload: Path, server: Server) -> None:
+    def slow(got: Frame) -> bytes:
+        time.sleep(0.1)
+        return frame(got.payload, 0x88)
+
+    server.close_reply = slow
+    result = load(echoload, server, "-H", "-c", "1", "-t", "0.01", "-w", "0")
+    assert result.stderr == ""
+    assert json.loads(result.stdout)["messages"] > 0
 
 
 def test_a_close_may_be_answered_without_a_code_or_with_a_reason(

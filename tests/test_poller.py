@@ -13,11 +13,10 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import LIBKQUEUE, settle
+from helpers import LIBKQUEUE, descriptors
 
 from gevffi import sys as gsys
 from gevffi.sys import ERROR, HANGUP, POLLER, READ, WRITE, Poller
@@ -61,20 +60,10 @@ class Background:
         return self.result[0]
 
 
-def open_descriptors() -> dict[int, str]:
-    """Every open descriptor of this process with what it is."""
-    settle()
-    found = {}
-    for entry in list(Path("/proc/self/fd").iterdir()):
-        if entry.is_symlink():  # the one that lists them is gone again
-            found[int(entry.name)] = os.readlink(entry)
-    return found
-
-
 def descriptors_of(open_poller: Callable[[], Poller]) -> tuple[Poller, dict[str, int]]:
-    before = open_descriptors()
+    before = descriptors()
     poller = open_poller()
-    opened = {what: fd for fd, what in open_descriptors().items() if fd not in before}
+    opened = {what: fd for fd, what in descriptors().items() if fd not in before}
     return poller, opened
 
 
@@ -293,14 +282,14 @@ def test_its_descriptors_are_close_on_exec_and_closed() -> None:
     assert not any(os.get_inheritable(fd) for fd in opened.values())
     poller.close()
     poller.close()
-    assert not set(opened.values()) & set(open_descriptors())
+    assert not set(opened.values()) & set(descriptors())
 
 
 def test_a_forgotten_poller_closes_its_descriptors() -> None:
     poller, opened = descriptors_of(Poller)
     del poller
     gc.collect()
-    assert not set(opened.values()) & set(open_descriptors())
+    assert not set(opened.values()) & set(descriptors())
 
 
 def test_close_ends_a_wait_under_way() -> None:
@@ -319,7 +308,7 @@ def test_close_ends_a_wait_under_way() -> None:
     assert waiting.wait(PATIENCE)
     poller.close()
     assert background.join() == "the Poller is closed"
-    assert not set(opened.values()) & set(open_descriptors())
+    assert not set(opened.values()) & set(descriptors())
 
 
 def test_a_closed_poller_says_so() -> None:

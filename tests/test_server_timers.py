@@ -14,6 +14,7 @@ import pytest
 from helpers import PATIENCE, Echo, Recorder, connect, receive_exactly, serving, wait
 
 from gevffi import Connection, Handler, Server
+from gevffi.timers import Timer
 
 
 @pytest.fixture
@@ -52,27 +53,44 @@ def test_run_every_before_and_after_the_start(calls: queue.Queue[Any]) -> None:
 
 def test_timers_are_called_in_the_order_they_are_due(calls: queue.Queue[Any]) -> None:
     server = Server(Handler(), "127.0.0.1:0")
-    for delay in (0.03, 0.01, 0.02, 0.01):
+    # Each counts from when it is set. They are so far apart that a thread that has to wait for its
+    # core meanwhile does not change the order.
+    for delay in (0.6, 0.2, 0.4, 0.2):
         server.run_after(delay, calls.put, delay)
     with server.running():
-        assert [calls.get(timeout=PATIENCE) for _ in range(4)] == [0.01, 0.01, 0.02, 0.03]
+        assert [calls.get(timeout=PATIENCE) for _ in range(4)] == [0.2, 0.2, 0.4, 0.6]
 
 
 def test_cancel_from_another_thread(calls: queue.Queue[Any]) -> None:
     with serving(Handler()) as server:
-        never = server.run_after(0.05, calls.put, "never")
+        (loop,) = server.loops
         every = server.run_every(0.001, calls.put, "every")
+        assert calls.get(timeout=PATIENCE) == "every"
+        timers: list[Timer] = []
+        running, cancelled = threading.Event(), threading.Event()
+
+        def begin() -> None:
+            timers.append(server.run_after(0, calls.put, "never"))
+            # Calls that are made one right after the other: the timer runs, and is not looked at
+            # before it is cancelled, however long that takes on a busy machine.
+            loop.call_soon_threadsafe(running.set)
+            loop.call_soon_threadsafe(wait, cancelled)
+
+        loop.call_soon_threadsafe(begin)
+        wait(running)
+        (never,) = timers
+        assert not never.cancelled
         never.cancel()
         never.cancel()
         assert never.cancelled
-        assert calls.get(timeout=PATIENCE) == "every"
+        cancelled.set()
         every.cancel()
         settled = threading.Event()
         server.loops[0].call_soon_threadsafe(settled.set)
         wait(settled)  # a call that was under way is over
         while not calls.empty():
             assert calls.get() == "every"
-        server.run_after(0.1, calls.put, "later")
+        server.run_after(0.01, calls.put, "later")
         assert calls.get(timeout=PATIENCE) == "later"
 
 

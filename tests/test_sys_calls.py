@@ -81,6 +81,7 @@ def test_more_pieces_than_the_kernel_takes_at_once(
     receive_into = [bytearray(2) for _ in range(count)]
     with gsys.Poller() as poller:
         token = poller.add(right.fileno(), gsys.READ)
+        assert poller.wait(10)
         while right.recv(2 * count, socket.MSG_PEEK) != b"".join(pieces):
             assert poller.wait(10)
         poller.remove(token)

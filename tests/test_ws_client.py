@@ -254,9 +254,15 @@ def test_one_that_is_dropped_says_that_it_goes_away(listener: Listener) -> None:
     with Answering(listener) as answering:
         client = ws.Client(listener.url)
         peer = answering.wait()
+        thread = client._thread
+        assert thread is not None
         del client
         gc.collect()
         assert peer.frame() == (CLOSE, b"\x03\xe9")
+        peer.sock.shutdown(socket.SHUT_WR)
+        # Other tests count threads and descriptors, and this one ends by itself.
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 def test_a_message_nobody_takes(listener: Listener) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import socket
-import threading
 import weakref
 from typing import Any
 
 import pytest
-from helpers import PATIENCE, connect, receive_all, receive_exactly, wait
+from helpers import PATIENCE, Background, connect, on_loop, receive_all, receive_exactly
 from ws_helpers import (
     CLOSE,
     CLOSE_BACK,
@@ -24,7 +23,7 @@ from ws_helpers import (
     serving,
 )
 
-from gevffi import ws
+from gevffi import Server, ws
 
 PING = b"\x89\0"
 
@@ -35,14 +34,26 @@ def pause(conn: ws.Connection, message: Any) -> Any:
     return message
 
 
+def asking(server: Server, data: bytes) -> socket.socket:
+    """A client that has sent `data` before the server's time for its handshake begins to count."""
+    socks: list[socket.socket] = []
+
+    def ask() -> None:
+        socks.append(connect(server))
+        socks[0].sendall(data)
+
+    on_loop(server.loops[0], ask)
+    return socks[0]
+
+
 def test_a_stalled_handshake_is_closed() -> None:
     handler = Recorder()
     with serving(handler, handshake_timeout=0.05) as server:
         for part in (b"", REQUEST[:-1]):
-            with connect(server) as sock:
-                sock.sendall(part)
+            with asking(server, part) as sock:
                 assert receive_all(sock).startswith(b"HTTP/1.1 408 ")
-        with opened(server) as sock:  # and one that is done is not
+        with asking(server, REQUEST) as sock:  # and one that is done is not
+            assert receive_exactly(sock, len(RESPONSE)) == RESPONSE
             sock.sendall(HELLO)
             assert receive_exactly(sock, len(HELLO_BACK)) == HELLO_BACK
         handler.next("open")
@@ -50,8 +61,9 @@ def test_a_stalled_handshake_is_closed() -> None:
 
 def test_a_peer_that_answers_pings_stays_and_one_that_does_not_gets_1011() -> None:
     handler = Recorder()
+    # The time-out is long enough for this thread to answer in time on a busy machine too.
     with (
-        serving(handler, ping_interval=0.02, ping_timeout=0.5) as server,
+        serving(handler, ping_interval=0.02, ping_timeout=2.0) as server,
         opened(server) as dead,
         opened(server) as living,
     ):
@@ -169,25 +181,24 @@ def test_a_slow_consumer_is_bounded() -> None:
     with serving(handler, write_limit=1 << 20) as server, opened(server) as sock:
         conn, _ = handler.next("open")
         message = frame(0x82, bytes(100_000))
-        sock.settimeout(0.2)
-        with pytest.raises(TimeoutError):
-            sock.sendall(message * 500)
-        assert conn.connected
+        sender = Background(sock.sendall, message * 500)
+        while (event := handler.events.get(timeout=PATIENCE))[0] != "high_water":
+            assert event[0] == "message"
         pending = []
-        done = threading.Event()
 
         def look() -> None:
             pending.append(conn.transport.write_buffer_length)
             for _ in range(12):
                 conn.send_binary(bytes(100_000))
-            done.set()
 
-        conn.loop.call_soon_threadsafe(look)
-        wait(done)
+        assert conn.connected
+        on_loop(conn.loop, look)
         assert pending[0] <= 1 << 20
-        while (event := handler.events.get(timeout=20))[0] != "close":
+        while (event := handler.events.get(timeout=PATIENCE))[0] != "close":
             assert event[0] in ("message", "high_water")
         assert event[2][0] == 1006
+        with pytest.raises(ConnectionError):  # it was held back until then
+            sender.join()
 
 
 def test_pausing_within_a_read_loses_and_delivers_nothing() -> None:

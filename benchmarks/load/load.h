@@ -18,8 +18,9 @@
  * that has read from it has accepted everybody before.
  *
  * Messages that come back inside the window count, and the server's CPU clock is read at both of
- * its ends. The same number of messages is in flight at either end, so what the server did for
- * messages not counted cancels out. The first thing that goes wrong ends the run: a figure from
+ * its ends. A window that would be empty is longer, up to the first of them. The same number of
+ * messages is in flight at either end, so what the server did for messages not counted cancels
+ * out. The first thing that goes wrong ends the run: a figure from
  * a server that loses or changes bytes is worth nothing.
  */
 #ifndef ECHOLOAD_LOAD_H
