@@ -92,7 +92,7 @@ def test_a_flood_does_not_keep_another_from_being_served() -> None:
 
     class Serves(Recorder):
         def on_message(self, conn: Connection, ctx: Any, data: Any) -> Any:
-            if len(data) > 4:
+            if data != b"ping":  # of the flood a read may be as short
                 self.flood += 1
                 return None
             first_after.append(self.flood)
