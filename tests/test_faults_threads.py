@@ -162,7 +162,7 @@ def test_idle_time_closes_the_silent_and_not_the_active() -> None:
             return super().on_message(conn, ctx, data)
 
     handler = Talks()
-    with audited(handler, idle_time=0.5) as server:
+    with audited(handler, idle_time=2) as server:  # longer than this thread is ever kept waiting
         sends, listens = connect(server), connect(server)
         handler.wait_for("connect", 2)
         kept = handler.conns[1]
