@@ -84,7 +84,7 @@ class _Script:
         turns = 0
         end = time.monotonic() + self._seconds
         begin = time.process_time()
-        while time.monotonic() < end:
+        while not turns or time.monotonic() < end:
             for _ in range(100):
                 yield
             turns += 100
