@@ -226,3 +226,21 @@ def on_loop(loop: EventLoop, call: Callable[..., object], *args: Any) -> None:
     wait(done)
     if failed:
         raise failed[0]
+
+
+@contextlib.contextmanager
+def held(loop: EventLoop, first: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Keep the loop in one call for the length of a `with` block. The call begins with `first`."""
+    busy, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        first()
+        busy.set()
+        wait(go)
+
+    loop.call_soon_threadsafe(hold)
+    wait(busy)
+    try:
+        yield
+    finally:
+        go.set()

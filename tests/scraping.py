@@ -16,7 +16,6 @@ from protocols import Framed
 
 from gevffi import (
     Connection,
-    EventLoop,
     FrameTooLargeError,
     Handler,
     ProtocolError,
@@ -69,29 +68,20 @@ def settle(server: Server) -> None:
         wait(done)
 
 
-@contextlib.contextmanager
-def held(loop: EventLoop) -> Iterator[None]:
-    """Keep the loop in one call for the length of a `with` block."""
-    busy, go = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        busy.set()
-        wait(go)
-
-    loop.call_soon_threadsafe(hold)
-    wait(busy)
-    try:
-        yield
-    finally:
-        go.set()
-
-
 def scrape(server: Server) -> Scrape:
     assert server.metrics_address is not None
     url = f"http://{server.metrics_address}/metrics"
     with urllib.request.urlopen(url, timeout=PATIENCE) as response:
         assert response.headers["Content-Type"].startswith("text/plain")
         return Scrape(response.read().decode())
+
+
+def answered() -> None:
+    """Wait until no thread answers a scrape any more: each ends a moment after its answer."""
+    for thread in threading.enumerate():
+        if "process_request_thread" in thread.name:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
 
 
 @contextlib.contextmanager

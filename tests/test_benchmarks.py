@@ -295,7 +295,7 @@ def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=process.ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 

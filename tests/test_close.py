@@ -13,6 +13,7 @@ from helpers import (
     Echo,
     Recorder,
     connect,
+    held,
     receive_all,
     receive_exactly,
     serving,
@@ -78,7 +79,7 @@ def test_no_message_after_close() -> None:
 def test_the_idle_are_closed_and_the_busy_are_not() -> None:
     handler = Echo()
     with (
-        serving(handler, idle_time=0.3) as server,
+        serving(handler, idle_time=2) as server,  # longer than this thread is ever kept waiting
         connect(server) as idle,
         connect(server) as busy,
     ):
@@ -113,10 +114,12 @@ def test_those_who_never_speak_are_closed_and_those_who_did_are_not(
     handler = Echo()
     address = f"unix:{tmp_path}/s" if unix else "127.0.0.1:0"
     with (
-        serving(handler, address, first_byte_timeout=0.5, **options) as server,
-        connect(server) as speaks,
+        serving(handler, address, first_byte_timeout=0.2, **options) as server,
+        contextlib.ExitStack() as stack,
     ):
-        speaks.sendall(b"x")
+        with held(server.loops[0]):  # its time begins when its first byte is there
+            speaks = stack.enter_context(connect(server))
+            speaks.sendall(b"x")
         assert receive_exactly(speaks, 1) == b"x"
         speaker = handler.until("message").conn
         with connect(server) as silent:
@@ -150,9 +153,11 @@ def test_a_first_byte_timeout_below_a_millisecond_is_not_never() -> None:
 
 def test_a_half_open_peer_that_said_nothing_is_kept_for_the_handler() -> None:
     handler = Recorder(half_open=True)
-    with serving(handler, first_byte_timeout=0.5) as server, connect(server) as sock:
+    with serving(handler, first_byte_timeout=0.2) as server, contextlib.ExitStack() as stack:
+        with held(server.loops[0]):  # its time begins when its end is there
+            sock = stack.enter_context(connect(server))
+            sock.shutdown(socket.SHUT_WR)
         handler.next("connect")
-        sock.shutdown(socket.SHUT_WR)
         conn = handler.next("eof").conn
         with connect(server) as late:  # its time is over after that of the first
             assert receive_all(late) == b""

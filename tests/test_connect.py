@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import socket
 import threading
@@ -18,7 +19,11 @@ from gevffi import CloseReason, Connection, EventLoop, Protocol
 # ---- to whom ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0", "unix:@gevffi-test-connect"])
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1:0", "[::1]:0", f"unix:@gevffi-test-connect-{os.getpid()}"],
+    ids=["ipv4", "ipv6", "unix"],
+)
 def test_to_a_server_of_ones_own(address: str) -> None:
     theirs, ours = Echo(), Recorder()
     with serving(theirs, address) as server, looping() as loop:
@@ -355,9 +360,10 @@ def test_its_time_to_connect_is_over_once_it_is_open() -> None:
     ours = Recorder()
     late = threading.Event()
     with serving(Echo()) as server, looping() as loop:
-        conn = loop.connect(server.address, ours, timeout=0.2)
+        # Long enough for a machine that has much else to do.
+        conn = loop.connect(server.address, ours, timeout=2)
         ours.next("connect")
-        call(loop, lambda: loop.call_later(0.25, late.set))
+        call(loop, lambda: loop.call_later(2.05, late.set))
         assert late.wait(20)
         conn.send(b"still here")
         assert ours.next("message").value == (None, b"still here")
@@ -408,29 +414,31 @@ def test_what_the_peer_sent_before_it_left_is_delivered() -> None:
         assert ours.next("close").value is CloseReason.EOF
 
 
-def test_the_options_of_the_loop_count() -> None:
-    ours = Recorder()
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        looping(keepalive=7, idle_time=0.2, write_high_water=1 << 16, write_limit=1 << 22) as loop,
-    ):
-        conn = loop.connect(listener.getsockname(), ours)
-        ours.next("connect")
-        fd = call(loop, conn.fileno)
-        sock = socket.socket(fileno=fd)
-        try:
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7
-            assert not sock.get_inheritable()
-        finally:
-            sock.detach()
-        assert ours.next("close").value is CloseReason.IDLE
+class Looking(Recorder):
+    """Looks at its socket at once: a moment later it may be idle, and closed."""
 
-        conn = loop.connect(listener.getsockname(), ours)
-        ours.next("connect")
-        conn.send(bytes(6 << 20))
-        conn.send(bytes(6 << 20))
-        assert ours.until("close").value is CloseReason.SLOW_CONSUMER
+    def on_connect(self, conn: Connection) -> None:
+        fd = conn.fileno()
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            no_delay = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            keep_idle = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+        self._put("connect", conn, (bool(no_delay), keep_idle, os.get_inheritable(fd)))
+
+
+def test_the_options_of_the_loop_count() -> None:
+    ours = Looking()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with looping(keepalive=7, idle_time=0.2) as loop:
+            loop.connect(listener.getsockname(), ours)
+            assert ours.next("connect").value == (True, 7, False)
+            assert ours.next("close").value is CloseReason.IDLE
+
+        with looping(write_high_water=1 << 16, write_limit=1 << 22) as loop:
+            conn = loop.connect(listener.getsockname(), ours)
+            ours.next("connect")
+            conn.send(bytes(6 << 20))
+            conn.send(bytes(6 << 20))
+            assert ours.until("close").value is CloseReason.SLOW_CONSUMER
 
 
 def test_backpressure() -> None:

@@ -103,6 +103,7 @@ def test_an_exception_costs_its_connection_only(
     with audited(handler, protocol=Lines()) as server:
         good = connect(server)
         handler.wait_for("connect")
+        on_loop(server, lambda: None)  # the callback that told of it has returned
         handler.where = where.encode() + b"\n"
         bad = connect(server)
         if line:
@@ -114,6 +115,7 @@ def test_an_exception_costs_its_connection_only(
         read_all(bad)
         bad.close()
         handler.wait_for("close")
+        on_loop(server, lambda: None)  # or it might not raise any more
         handler.where = b""
         good.sendall(b"goes on\n")
         assert read(good, 8) == b"goes on\n"

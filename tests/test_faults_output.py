@@ -186,7 +186,9 @@ def test_large_and_small_pieces_leave_in_order_when_the_kernel_takes_part() -> N
     handler = Mixes()
     with audited(handler) as server:
         client = connect(server, SO_RCVBUF=8192)
-        client.sendall(pattern(40_000))
+        # The loop itself sends it, so it is read when all of it is there, and in one read: another
+        # one would wait until the answer to the first is drained.
+        on_loop(server, client.sendall, pattern(40_000))
         handler.wait_received(40_000)
         on_loop(server, lambda: None)
         wanted = bytes(handler.wanted)

@@ -92,7 +92,7 @@ def test_a_flood_does_not_keep_another_from_being_served() -> None:
 
     class Serves(Recorder):
         def on_message(self, conn: Connection, ctx: Any, data: Any) -> Any:
-            if len(data) > 4:
+            if data != b"ping":  # of the flood a read may be as short
                 self.flood += 1
                 return None
             first_after.append(self.flood)
@@ -162,7 +162,7 @@ def test_idle_time_closes_the_silent_and_not_the_active() -> None:
             return super().on_message(conn, ctx, data)
 
     handler = Talks()
-    with audited(handler, idle_time=0.5) as server:
+    with audited(handler, idle_time=2) as server:  # longer than this thread is ever kept waiting
         sends, listens = connect(server), connect(server)
         handler.wait_for("connect", 2)
         kept = handler.conns[1]

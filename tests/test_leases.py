@@ -52,21 +52,22 @@ def churn(client: Any, arenas: int = 40) -> None:
 
 def in_thread(data: Any) -> Any:
     """A slice that only another thread's frame holds, handed back when it is asked for."""
-    ready, ask, done = threading.Event(), threading.Event(), threading.Event()
+    ready, ask = threading.Event(), threading.Event()
     answer: list[bytes] = []
 
     def hold(view: Any) -> None:
         ready.set()
         ask.wait(SECONDS)
         answer.append(bytes(view))
-        done.set()
 
-    threading.Thread(target=hold, args=(data[:],)).start()
+    thread = threading.Thread(target=hold, args=(data[:],))
+    thread.start()
     assert ready.wait(SECONDS)
 
     def finish() -> bytes:
         ask.set()
-        assert done.wait(SECONDS)
+        thread.join(SECONDS)  # its frame holds the slice to the very end
+        assert not thread.is_alive()
         return answer[0]
 
     return finish

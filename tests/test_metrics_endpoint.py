@@ -26,7 +26,7 @@ from helpers import (
     wait,
 )
 from prometheus_client import CollectorRegistry, generate_latest
-from scraping import LOCAL, Scrape, ask, measured, scrape, settle
+from scraping import LOCAL, Scrape, answered, ask, measured, scrape, settle
 
 from gevffi import Address, Handler, Server
 from gevffi.metrics import ServerCollector
@@ -73,6 +73,7 @@ def test_a_port_in_use_is_named_and_nothing_is_left_open() -> None:
         server = Server(Handler(), LOCAL, metrics_address=address)
         ran = threading.Event()
         server.run_after(0, ran.set)
+        answered()  # those of the test before
         before, threads = descriptors(), threading.enumerate()
         for _ in range(2):
             with pytest.raises(OSError, match=f"metrics on {address}: .*in use") as caught:
@@ -107,6 +108,7 @@ def test_a_server_that_cannot_listen_serves_no_metrics() -> None:
 
 def test_stop_closes_it_and_a_restart_counts_anew() -> None:
     server = Server(Echo(), LOCAL, metrics_address=LOCAL)
+    answered()  # those of the test before
     threads = threading.enumerate()
     for _ in range(3):
         with server.running():
@@ -120,14 +122,14 @@ def test_stop_closes_it_and_a_restart_counts_anew() -> None:
                 assert scrape(server)("bytes_received_total") == 5
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((address.host, address.port), PATIENCE)
-        for thread in {*threading.enumerate()} - {*threads}:  # it has answered, and is about to end
-            thread.join(PATIENCE)
+        answered()
         assert threading.enumerate() == threads
 
 
 def test_it_is_there_until_the_last_connection_has_closed() -> None:
     handler = Recorder(lambda data: bytes(8 << 20))
-    server = Server(handler, LOCAL, metrics_address=LOCAL)
+    # No deadline that this test might miss.
+    server = Server(handler, LOCAL, metrics_address=LOCAL, close_timeout=PATIENCE)
     up = threading.Event()
     server.run_after(0, up.set)
     starter = Background(server.start)

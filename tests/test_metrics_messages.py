@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from helpers import Echo, Recorder, connect, receive_all, receive_exactly
+from helpers import Echo, Recorder, connect, held, receive_all, receive_exactly
 from protocols import Framed, framed
-from scraping import Checked, ask, held, measured, scrape, settle
+from scraping import Checked, ask, measured, scrape, settle
 
 from gevffi import Connection, Protocol, ReadBuffer
 
