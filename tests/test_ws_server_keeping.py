@@ -116,7 +116,9 @@ def test_a_peer_that_is_behind_with_reading_stays_until_it_stalls() -> None:
     handler = Recorder()
     size, portion = 12 << 20, 256 << 10
     with (
-        serving(handler, ping_interval=0.02, ping_timeout=1, write_limit=1 << 30) as server,
+        serving(
+            handler, ping_interval=0.02, ping_timeout=1, write_limit=1 << 30, close_timeout=0.1
+        ) as server,
         opened(server) as sock,
     ):
         conn, _ = handler.next("open")
