@@ -25,7 +25,9 @@ from gevffi._ws_http import Response
 from gevffi._ws_terms import Terms
 from gevffi.connection import Connection as Transport
 from gevffi.handler import Handler as TransportHandler
+from gevffi.listener import AddressLike
 from gevffi.loop import EventLoop
+from gevffi.options import OptionArgs
 from gevffi.protocol import Protocol as TransportProtocol
 from gevffi.readbuf import ReadBuffer
 
@@ -108,6 +110,24 @@ class Protocol(TransportProtocol):
             raise
         buffer.retrieve(len(data) - (len(answer.rest) if answer is not None else 0))
         return self, answer
+
+
+class ServerArgs(OptionArgs, total=False):
+    """What `gevffi.ws.Server` takes besides, for type checkers and editors: the arguments of
+    `Protocol`, and `metrics_address`; the tests compare them."""
+
+    path: str | None
+    origins: Any
+    subprotocols: Any
+    upgrader: type[_ws_handshake.Upgrader]
+    compression: Deflate | None
+    max_message_size: int
+    max_header_size: int
+    ping_interval: float
+    ping_timeout: float
+    handshake_timeout: float
+    text: str
+    metrics_address: AddressLike | None
 
 
 class ServerAdapter(Adapter):

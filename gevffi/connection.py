@@ -251,7 +251,8 @@ class Connection(ConnectionInfo):
         if self._pending_input is not None:
             loop._reactor.unread(self._token, self._pending_input.peek())
             self._drop_input()
-        loop._reactor.frame(self._token, loop._framing_number(protocol))
+        framing = self._framing
+        loop._reactor.frame(self._token, None if framing is None else framing.description)
         loop._broadcaster.changed()
 
     def _drop_input(self) -> None:

@@ -59,7 +59,7 @@ class Lifecycle:
         """Take in a connection whose token C has just given; tell it of no callback."""
         loop = self._loop
         if conn._framing is not None:
-            self._reactor.frame(conn._token, loop._framing_number(conn._framing))
+            self._reactor.frame(conn._token, conn._framing.description)
         slot = conn._token & 0xFFFFFFFF
         if slot >= len(self.conns):
             self.conns.extend([None] * (slot + 1 - len(self.conns)))

@@ -2,7 +2,8 @@
 
 A loop turns (`turn.py`): it waits, reads, has handlers called and sends. The calling is in
 `delivery.py`, and what else happens to connections in `lifecycle.py`. Here is what surrounds that:
-starting and stopping, calls from other threads, timers, and how connections come.
+starting and stopping, calls from other threads, timers, and how connections come. What a loop
+tells of itself is in `loop_info.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import logging
 import math
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -23,16 +23,14 @@ from gevffi.connection import Connection
 from gevffi.connection_info import CloseReason
 from gevffi.connector import Connector
 from gevffi.delivery import Delivery
-from gevffi.framing import Framing
 from gevffi.handler import Handler
 from gevffi.lifecycle import Lifecycle
 from gevffi.listener import AddressLike
+from gevffi.loop_info import LoopInfo
 from gevffi.mailbox import Mailbox
 from gevffi.options import Options
 from gevffi.outbox import Outbox
 from gevffi.protocol import Protocol, Raw, Receive
-from gevffi.stats import LoopStats, loop_stats
-from gevffi.sys.framing import Description
 from gevffi.sys.memory import default_pool
 from gevffi.sys.reactor import Reactor
 from gevffi.sys.results import Accepted
@@ -44,7 +42,7 @@ logger = logging.getLogger("gevffi")
 _EMPTY = memoryview(b"")
 
 
-class EventLoop:
+class EventLoop(LoopInfo):
     """A reactor for the thread that calls `run`.
 
     Args:
@@ -57,8 +55,7 @@ class EventLoop:
     """
 
     def __init__(self, options: Options | None = None, *, name: str = "loop") -> None:
-        self.options = options or Options()
-        self.name = name
+        super().__init__(options or Options(), name)
         pool = default_pool()
         self._reactor = Reactor(
             pool,
@@ -74,22 +71,13 @@ class EventLoop:
         self._broadcaster = Broadcaster(self)
         self._timers = TimerQueue()
         self._life = Lifecycle(self, self._reactor)
-        # By what is the protocol's own: itself, it may define `==`, or not be hashable.
-        self._framings: weakref.WeakKeyDictionary[Description, int] = weakref.WeakKeyDictionary()
         self._mailbox = Mailbox(self._reactor.wake)
         self._acceptor = Acceptor(self._reactor, self._timers, self._log, name)
         self._delivery = Delivery(
             self._reactor, self._arena, self._outbox, self._life.conns, self._life.failed
         )
         self._connector = Connector(self)
-        self._given = 0  # connections ever given to this loop, by whoever accepts them
-        self._made = 0  # by `connect`, on its thread
-        self._thread: int | None = None
         self._stopping = False
-        self.finished = False
-        """Whether `run` has ended. From any thread."""
-        self.refused_count = 0
-        """Connections closed at once instead of being served. From any thread."""
 
     # ---- running --------------------------------------------------------------------------------
 
@@ -140,14 +128,6 @@ class EventLoop:
         check_delay("timeout", timeout, zero=True)
         self.call_soon_threadsafe(self._stop, timeout)
 
-    def check_thread(self) -> None:
-        """Raise RuntimeError if the loop runs in another thread than the calling one."""
-        if self._thread is not None and not self.in_loop():
-            raise RuntimeError(
-                f"this belongs to the thread of {self.name}; "
-                "from another one use call_soon_threadsafe"
-            )
-
     def _check_open(self) -> None:
         """The same, or if it has ended: nothing is left of what C had."""
         self.check_thread()
@@ -180,38 +160,6 @@ class EventLoop:
         self._life.conns.clear()
         self._reactor.close()
         self._arena.close()  # somebody may keep the loop, by a connection for one
-
-    def in_loop(self) -> bool:
-        """Whether the calling thread is the one this loop runs on. From any thread."""
-        return self._thread == threading.get_ident()
-
-    @property
-    def connection_count(self) -> int:
-        """Open connections. From any thread."""
-        return self._life.count
-
-    @property
-    def load(self) -> int:
-        """Connections given to this loop, or made by it, and not closed yet. From any thread."""
-        return self._given + self._made - self._life.ended
-
-    @property
-    def leases(self) -> int:
-        """Arenas that only views kept by handlers hold. From any thread."""
-        return self._arena.leases
-
-    def stats(self) -> LoopStats:
-        """What the loop has counted, and what it has now. From any thread, also after the end."""
-        return loop_stats(
-            self._reactor.stats(),
-            self._life.counters,
-            connections=self.connection_count,
-            refused=self.refused_count,
-            leases=self.leases,
-            timers=self._timers.running,
-            calls=self._mailbox.made,
-            calls_waiting=len(self._mailbox.calls),
-        )
 
     # ---- calls and timers -----------------------------------------------------------------------
 
@@ -360,16 +308,6 @@ class EventLoop:
         """
         protocol = Raw() if protocol is None else protocol
         return self._connector.connect(address, handler, protocol, timeout)
-
-    def _framing_number(self, protocol: Protocol) -> int:
-        """What C knows a protocol by, 0 if that is not at all."""
-        if not isinstance(protocol, Framing):
-            return 0
-        description = protocol.description
-        number = self._framings.get(description)
-        if number is None:
-            number = self._framings[description] = self._reactor.framing(description)
-        return number
 
     # ---- broadcast ------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ cannot be meant is refused here, by name, before a socket is opened.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TypedDict
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -100,3 +101,27 @@ class Options:
         value = getattr(self, name)
         if not low <= value <= high:  # also refuses NaN
             raise ValueError(f"{name} must be between {low} and {high}, not {value!r}")
+
+
+class OptionArgs(TypedDict, total=False):
+    """The names and types of `Options` again, so that type checkers and editors know what `Server`
+    takes; the tests compare the two."""
+
+    loops: int
+    reuse_port: bool
+    backlog: int
+    max_connections: int
+    tcp_nodelay: bool
+    keepalive: float
+    keepalive_interval: float
+    keepalive_count: int
+    idle_time: float
+    first_byte_timeout: float
+    close_timeout: float
+    write_high_water: int
+    write_limit: int
+    frame_limit: int
+    read_budget: int
+    max_events: int
+    arena_size: int
+    max_leases: int

@@ -24,13 +24,15 @@ from gevffi.connection import Connection
 from gevffi.handler import Handler
 from gevffi.listener import AddressesLike, AddressLike, Listener, parse_addresses
 from gevffi.loop import EventLoop
-from gevffi.options import Options
+from gevffi.options import OptionArgs, Options
 from gevffi.protocol import Protocol, Raw, receiver
 from gevffi.signals import stop_signals
 from gevffi.sys.sockaddr import Address
 from gevffi.timers import Timer, check_delay
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from gevffi.metrics import Endpoint
 
 logger = logging.getLogger("gevffi")
@@ -63,7 +65,7 @@ class Server:
         protocol: Protocol | None = None,
         balance: Balance | Select | None = None,
         metrics_address: AddressLike | None = None,
-        **options: Any,
+        **options: Unpack[OptionArgs],
     ) -> None:
         self.options = Options(**options)
         self._wanted = parse_addresses(address)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gevffi import server as _server
 from gevffi._ws_client import Client, ConnectionClosedError
@@ -29,9 +29,12 @@ from gevffi._ws_handler import Handler
 from gevffi._ws_handshake import Upgrader
 from gevffi._ws_http import Headers, Request, Response
 from gevffi._ws_rules import RefuseError
-from gevffi._ws_server import Protocol, ServerAdapter
+from gevffi._ws_server import Protocol, ServerAdapter, ServerArgs
 from gevffi.balance import Balance, Select
 from gevffi.listener import AddressesLike
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "Client",
@@ -75,13 +78,14 @@ class Server(_server.Server):
         address: AddressesLike = "127.0.0.1:9001",
         *,
         balance: Balance | Select | None = None,
-        **options: Any,
+        **options: Unpack[ServerArgs],
     ) -> None:
         if not isinstance(handler, Handler):
             raise TypeError(f"handler must be a gevffi.ws.Handler, not {handler!r}")
-        protocol = Protocol(**{name: options.pop(name) for name in _OURS & options.keys()})
+        rest: dict[str, Any] = {**options}
+        protocol = Protocol(**{name: rest.pop(name) for name in _OURS & rest.keys()})
         self._adapter = ServerAdapter(handler, protocol)
-        super().__init__(self._adapter, address, protocol=protocol, balance=balance, **options)
+        super().__init__(self._adapter, address, protocol=protocol, balance=balance, **rest)
 
     def broadcast(  # type: ignore[override]
         self,

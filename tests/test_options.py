@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from typing import Any
 
 import pytest
 
 from gevffi import Delimited, Handler, Options, Server, ws
+from gevffi._ws_server import ServerArgs
+from gevffi.options import OptionArgs
 
 KIB = 1024
 GIB = 1 << 30
@@ -45,6 +48,16 @@ WRONG_TYPES: list[tuple[str, Any]] = [
 
 def test_every_option_is_looked_at_here() -> None:
     assert {field.name for field in dataclasses.fields(Options)} == {*RANGES, *FLAGS}
+
+
+def test_type_checkers_know_every_option() -> None:
+    wanted = {field.name: field.type for field in dataclasses.fields(Options)}
+    assert {name: ref.__forward_arg__ for name, ref in OptionArgs.__annotations__.items()} == wanted
+    ours = inspect.signature(ws.Protocol).parameters
+    wanted |= {name: parameter.annotation for name, parameter in ours.items()}
+    wanted["metrics_address"] = inspect.signature(Server).parameters["metrics_address"].annotation
+    found = {name: ref.__forward_arg__ for name, ref in ServerArgs.__annotations__.items()}
+    assert found == wanted
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -134,6 +147,6 @@ def test_a_server_takes_them_and_refuses_them_alike() -> None:
     with pytest.raises(ValueError, match=r"loops.*-2"):
         Server(Handler(), "127.0.0.1:0", loops=-2)
     with pytest.raises(TypeError, match="loops"):
-        Server(Handler(), "127.0.0.1:0", loops="two")
+        Server(Handler(), "127.0.0.1:0", loops="two")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="lops"):
-        Server(Handler(), "127.0.0.1:0", lops=2)
+        Server(Handler(), "127.0.0.1:0", lops=2)  # type: ignore[call-arg]

@@ -333,6 +333,6 @@ def test_options_that_cannot_be_meant(options: dict[str, Any]) -> None:
 
 def test_an_option_that_is_none() -> None:
     with pytest.raises(TypeError, match="colour"):
-        ws.Server(ws.Handler(), colour=1)
+        ws.Server(ws.Handler(), colour=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="handler"):
         ws.Server(gevffi.Handler())  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, NewType
 
 from gevffi._ffi import ffi, lib
@@ -34,3 +35,28 @@ def dress(description: Description, data: Any) -> bytes:
     header = ffi.buffer(room, lib.gev_framing_header(description, len(payload), room))[:]
     trailer = ffi.buffer(room, lib.gev_framing_trailer(description, room))[:]
     return b"".join((header, payload, trailer))
+
+
+class Numbers:
+    """What a C loop knows framings by, found once for each description. Belongs to its thread.
+
+    Not for each protocol: that may define `==`, or not be hashable.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self._known: weakref.WeakKeyDictionary[Description, int] = weakref.WeakKeyDictionary()
+
+    def of(self, description: Description | None) -> int:
+        """The number of a framing, 0 if there is none.
+
+        Raises:
+            OSError: ENOSPC: 65535 different ones have been asked for.
+        """
+        if description is None:
+            return 0
+        number = self._known.get(description)
+        if number is None:
+            number = check(lib.gev_loop_framing(self._loop, description), "gev_loop_framing")
+            self._known[description] = number
+        return number

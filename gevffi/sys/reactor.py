@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from gevffi._ffi import ffi, lib
 from gevffi.sys.errors import check
-from gevffi.sys.framing import Description
+from gevffi.sys.framing import Description, Numbers
 from gevffi.sys.memory import Pool, Region, buffer_of
 from gevffi.sys.numbers import int64s
 from gevffi.sys.results import Results
@@ -119,6 +119,7 @@ class Reactor:
         self._last_stats: ReactorStats | None = None
         self._pool = pool  # the C loop takes rings from it for as long as it lives
         loop = self._loop = ffi.gc(out[0], lib.gev_loop_close)
+        self._framings = Numbers(loop)
         self.results = Results(loop, max_events)
         """What the last `poll` has found."""
 
@@ -246,10 +247,6 @@ class Reactor:
         """Take over a connected, non-blocking socket; returns its token."""
         return check(lib.gev_loop_adopt(self._loop, fd), "gev_loop_adopt")
 
-    def framing(self, description: Description) -> int:
-        """The number of a framing, for `frame`; the same for equal ones."""
-        return check(lib.gev_loop_framing(self._loop, description), "gev_loop_framing")
-
     def adopt_connecting(self, fd: int) -> int:
         """Take over a socket whose connect(2) is under way; returns its token.
 
@@ -280,9 +277,9 @@ class Reactor:
         """Read from the connection, or leave its bytes with the kernel."""
         lib.gev_conn_read(self._loop, token, on)
 
-    def frame(self, token: int, framing: int) -> None:
-        """Cut the connection's input by this framing from now on; 0: not at all."""
-        lib.gev_conn_frame(self._loop, token, framing)
+    def frame(self, token: int, description: Description | None) -> None:
+        """Cut the connection's input by this framing from now on; None: not at all."""
+        lib.gev_conn_frame(self._loop, token, self._framings.of(description))
 
     def kept(self, token: int) -> int:
         """Bytes that were read and not delivered yet."""

@@ -3,7 +3,8 @@
  *   reactor.c   waits, serves what is ready    (calls all of these)
  *   accept.c    accepts                        (calls the poller)
  *   connect.c   hears how connect(2) ended     (calls conn, idle)
- *   input.c     reads and cuts                 (calls conn, kept, framing)
+ *   input.c     reads                          (calls conn, kept, cut)
+ *   cut.c       cuts what was read             (calls conn, kept, framing, ws_input)
  *   ws_input.c  cuts WebSocket frames          (calls websocket.c)
  *   kept.c      keeps what is unfinished       (calls conn and the pool)
  *   output.c    sends, keeps what waits        (calls conn)
@@ -191,6 +192,17 @@ ssize_t gev_receive(gev_loop *loop, int fd, uint8_t *into, size_t room);
 void gev_input_read(gev_loop *loop, gev_conn *conn);
 /* Cuts what is kept of those in gev_loop.again. */
 void gev_input_again(gev_loop *loop);
+
+/* cut.c */
+/* Tells the bytes at the arena's `used` as one frame. */
+void gev_tell_frame(gev_loop *loop, gev_conn *conn, size_t size);
+/* Cuts the bytes at the arena's `used`, what was kept and what was read behind it, and keeps the
+ * rest. */
+void gev_cut_read(gev_loop *loop, gev_conn *conn, size_t size);
+/* Cuts the frame that is read in its ring; it may have become whole. */
+void gev_cut_large(gev_loop *loop, gev_conn *conn);
+/* Cuts what is kept, as far as it fits into the arena. */
+void gev_cut_kept(gev_loop *loop, gev_conn *conn);
 
 /* ws_input.c */
 /* Cuts the `size` bytes at `base`, which is at the arena's `used`, into the turn's cuts, and returns

@@ -14,7 +14,7 @@
  *   framing.c       cutting frames and dressing what is sent
  *   websocket.c utf8.c   frames of RFC 6455
  *   reactor.c accept.c conn.c close.c connect.c   the loop, its connections,
- *   input.c ws_input.c kept.c output.c pieces.c broadcast.c idle.c   and what goes in and out
+ *   input.c cut.c ws_input.c kept.c output.c pieces.c broadcast.c idle.c   what goes in and out
  *   stats.c         what the loop counts
  */
 #ifndef GEVFFI_H

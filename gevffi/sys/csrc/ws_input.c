@@ -11,7 +11,7 @@
  * its payload are plain, the rest as it was sent. So wherever those bytes go, in_scanned goes with
  * them, and no other copy of them counts:
  *
- *     |header|key|==== plain ====|%%%% masked %%%%|       (kept.c moves it; input.c writes back)
+ *     |header|key|==== plain ====|%%%% masked %%%%|       (kept.c moves it; cut.c writes back )
  *                 ◀─in_scanned──▶
  *
  * A large frame may be told and not be taken, and is told again later. Until it is taken all of it
@@ -38,7 +38,7 @@ static void store(gev_conn *conn, const gev_ws *ws)
     conn->ws_utf8 = ws->utf8 & 63u;
 }
 
-/* What a cutter's answer is to input.c: its errors are reasons, not close codes. */
+/* What a cutter's answer is to cut.c: its errors are reasons, not close codes. */
 static int64_t answer(int64_t length)
 {
     if (length >= 0)
