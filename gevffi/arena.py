@@ -54,24 +54,28 @@ class Arena:
         self.region = region
         self.start = 0
         """Where the next turn may write from."""
-        self.copying = False
-        """Whether messages are delivered as copies."""
+        self.view: memoryview | None = region.root
+        """What a turn reads into, read-only, to be sliced; None: messages are delivered as copies,
+        of what `read` returns."""
+        self.references, self.alone = region.references, region.alone
+        """As long as the one returns the other, nobody keeps a slice of it."""
         self._reactor.read_into(region, 0, self._size - RESERVE)
 
     def _use_reserve(self) -> None:
         self.start = 0
-        self.copying = True
+        self.view = None
+        self.alone = -1
         self._reactor.read_into(self.region, self._size - RESERVE, RESERVE)
 
     def close(self) -> None:
         """Let go of the memory; kept views keep what they need of it."""
-        del self.region
+        del self.region, self.view, self.references
 
     def read(self) -> tuple[memoryview, Any]:
         """What this turn read into, read-only, to be sliced; and as what has slices of `bytes`."""
         region = self.region
-        if not self.copying:
-            return region.root, region.buffer
+        if self.view is not None:
+            return self.view, region.buffer
         copied = region.root[self._size - RESERVE :][: self._reactor.results.used()].tobytes()
         return memoryview(copied), copied
 
@@ -81,17 +85,15 @@ class Arena:
         return sum(buffer() is not None for buffer in self._leased)
 
     def settle(self) -> bool:
-        """End a turn that has delivered messages: decide where the next one starts.
+        """End a turn that has delivered messages, some of which are kept, or copies: decide where
+        the next one starts.
 
         Returns:
             Whether that is in the same memory; else `move` is to be called, once nothing that was
             read in this turn is to be sent any more.
         """
-        if self.copying:
+        if self.view is None:
             return self._always_copying
-        if not self.region.borrowed():
-            self.start = 0
-            return True
         self.start = self._reactor.results.used()
         return self._size - RESERVE - self.start >= RESERVE
 
@@ -110,7 +112,7 @@ class Arena:
                 self._leased.append(weakref.ref(self.region.buffer))
                 self._use(region)
                 return
-        if not self.copying:
+        if self.view is not None:
             self._use_reserve()
         if not self._warned:
             self._warned = True

@@ -137,11 +137,13 @@ class Delivery:
                         replies.append(reply)
                     else:  # its owner may change it
                         conn._send_packet(reply)
+                if came:
+                    outbox.commit_came(0)
+                else:
+                    outbox.commit()
             except Exception as exc:
-                self._commit(conn, 1)
+                self._commit(conn)
                 self._failed(conn, exc)
-            else:
-                self._commit(conn, 0)
             self.run = None
 
     def _batch(self, conn: Any, batch: Batch) -> None:
@@ -216,7 +218,7 @@ class Delivery:
         self.left = length_hint(run[3])
         run[2].clear()
         if run[5] < 0:
-            self._commit(conn, 1)
+            self._commit(conn)
             return 0
         self._reactor.recount(-self.left, 0)
         return self.left
@@ -230,9 +232,10 @@ class Delivery:
             lead = conn._framing.lead  # type: ignore[union-attr]
             self._reactor.unread_arena(conn._token, starts[last - count] - lead, end_of_last)
 
-    def _commit(self, conn: Connection, under_way: int) -> None:
+    def _commit(self, conn: Connection) -> None:
+        """Queue the replies before the one that is under way."""
         try:
-            self._outbox.commit(under_way)
+            self._outbox.commit()
         except Exception as exc:
             self._failed(conn, exc)
 

@@ -97,17 +97,14 @@ class Outbox:
         if count:
             self.pieces += (self._of._token + SEND_RUN, ~count, first)
 
-    def commit(self, under_way: int = 0) -> None:
-        """Queue the replies of the run.
-
-        Args:
-            under_way: 1 while a callback for a message of the run is running.
+    def commit(self) -> None:
+        """Queue the replies of the run, up to the one that is under way.
 
         Raises:
             ValueError, TypeError: a reply cannot be sent; those before it are queued.
         """
         if self.came:
-            self.commit_came(under_way)
+            self.commit_came(1)
         replies, conn = self._replies, self._of
         if not replies:
             return
@@ -146,7 +143,7 @@ class Outbox:
             TypeError: `data` is not bytes-like.
         """
         if self._replies or self.came:
-            self.commit(1)
+            self.commit()
         try:
             if len(data) >= LARGE:
                 self.add_large(token, data)
@@ -192,7 +189,7 @@ class Outbox:
     def flush(self) -> None:
         """Send everything."""
         if self._replies or self.came:
-            self.commit(1)
+            self.commit()
         if self.pieces:
             if self.parts:
                 self._reactor.recount(0, -self.parts)

@@ -31,7 +31,9 @@ from typing import TYPE_CHECKING, Any
 
 from gevffi.outbox import LARGE, join
 from gevffi.sys.errors import check
-from gevffi.sys.results import DUE, FRAME_BYTES, FRAMES, MORE, RUNS
+from gevffi.sys.numbers import FEW, int32s, int64s, pack_few_int64s, unpack_few_triples
+from gevffi.sys.reactor import NULL, addresses, hold, poll
+from gevffi.sys.results import DUE, FRAMES, MORE, RUNS
 
 if TYPE_CHECKING:
     from gevffi.loop import EventLoop
@@ -44,8 +46,8 @@ def turn(loop: EventLoop) -> None:
     pieces, blob, large = outbox.pieces, outbox.blob, outbox.large
     mailbox, timers, log = loop._mailbox, loop._timers, loop._log
     calls = mailbox.calls
-    poll = loop._reactor.poll
-    unpack, table = loop._reactor.results.unpack_frames, loop._reactor.results.frame_table
+    handle, frames = loop._reactor.handle, loop._reactor.results.frames
+    pack, unpack = pack_few_int64s, unpack_few_triples
     view: Any
     conn: Any
     receive: Any
@@ -53,10 +55,20 @@ def turn(loop: EventLoop) -> None:
     while True:  # CPython 3.11 would not specialize the code of a `while` with a condition
         if loop._stopping and not life.count:
             return
-        found = poll(arena.start, timers.due, pieces, blob, large)
+        count = len(pieces)
+        found = poll(
+            handle,
+            arena.start,
+            timers.due,
+            count,
+            pack[count](*pieces) if count < FEW else int64s(count).pack(*pieces),
+            hold(blob) if blob else NULL,
+            len(blob),
+            addresses(large) if large else NULL,
+        )
         if found < 0:
             check(found, "gev_loop_poll")
-        if pieces:
+        if count:
             pieces.clear()
             blob.clear()
             if large:
@@ -65,9 +77,12 @@ def turn(loop: EventLoop) -> None:
             switched.clear()
         read = found & FRAMES
         if read:
-            view = arena.read()[0]
+            view = arena.view
+            if view is None:
+                view = arena.read()[0]
             back = 0
-            for slot, start, end in unpack(table[: FRAME_BYTES * read]):
+            row = iter(unpack[read](frames) if read < FEW else int32s(3 * read).unpack_from(frames))
+            for slot, start, end in zip(row, row, row):  # noqa: B905 - a step more
                 back -= 1  # what says "this frame, to where it came from"
                 conn = conns[slot]
                 if switched and conn in switched:  # by somebody else's callback
@@ -108,9 +123,12 @@ def turn(loop: EventLoop) -> None:
         if outbox.parts or life.closing:
             outbox.flush()
             life.close_flushed()
-        if (read or found & RUNS) and not arena.settle():
-            outbox.flush()
-            arena.move()
+        if read or found & RUNS:
+            if arena.references() == arena.alone:
+                arena.start = 0
+            elif not arena.settle():
+                outbox.flush()
+                arena.move()
 
 
 def _more(loop: EventLoop) -> None:

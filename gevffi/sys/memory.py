@@ -36,6 +36,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from operator import index
 from pathlib import Path
 from types import MethodType
@@ -68,13 +69,15 @@ class Region:
         ring: a `gev_ring *` that was taken from it, which is the region's from now on.
     """
 
-    __slots__ = ("_alone", "_views", "base", "buffer", "ring", "root", "size")
+    __slots__ = ("alone", "base", "buffer", "references", "ring", "root", "size")
 
     size: int  #: bytes; a power of two
     base: Any  #: `uint8_t *`: 2 * size bytes, the second half being the first half again
     buffer: Any  #: a writable `ffi.buffer` over them
     root: memoryview  #: the same read-only; to be sliced, as keeping itself is not `borrowed`
     ring: Any  #: `gev_ring *`
+    references: Callable[[], int]  #: how many there are to `root` and what was made of it
+    alone: int  #: what it returns when there are no slices
 
     def __init__(self, pool: Pool, ring: Any) -> None:
         self.ring = ring
@@ -82,8 +85,11 @@ class Region:
         self.base = ring.base
         self.buffer = buffer_of(pool, ring)
         self.root = memoryview(self.buffer).toreadonly()
-        self._views: Any = gc.get_referents(self.root)[0] if COUNTS_ARE_TRUE else None
-        self._alone = getrefcount(self._views) if COUNTS_ARE_TRUE else -1
+        if COUNTS_ARE_TRUE:
+            self.references = partial(getrefcount, gc.get_referents(self.root)[0])
+            self.alone = self.references()
+        else:
+            self.references, self.alone = int, -1
 
     def borrowed(self) -> bool:
         """Whether a slice of `root`, or anything made of one, is still alive, released or not.
@@ -91,8 +97,7 @@ class Region:
         Costs one reference count, so it may be asked once a turn. Always true where
         `COUNTS_ARE_TRUE` is not.
         """
-        # Written exactly as in __init__: both see the same temporary references.
-        return getrefcount(self._views) != self._alone
+        return self.references() != self.alone
 
 
 def buffer_of(pool: Pool, ring: Any) -> Any:

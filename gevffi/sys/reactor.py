@@ -28,12 +28,14 @@ from gevffi.sys.results import Results
 
 _BYTES = ffi.typeof("uint8_t[]")
 _INT64S = ffi.typeof("int64_t[]")
-_ADDRESSES = ffi.typeof("uint8_t *[]")
-_NULL = ffi.NULL
+NULL = ffi.NULL
 
 hold = ffi.from_buffer
 """Take hold of a C-contiguous buffer for `Reactor.send`: its memory stays for as long as the result
 lives, whose `len` is its size in bytes."""
+
+addresses: Callable[[list[Any]], Any] = partial(ffi.new, ffi.typeof("uint8_t *[]"))
+"""The places of what `hold` has given, for C; valid for as long as the result and they live."""
 
 hold_tokens: Callable[[array[int]], Any] = partial(ffi.from_buffer, _INT64S)
 """The same for an `array("q")` of tokens, for `Reactor.broadcast`; `len` is their number."""
@@ -44,7 +46,20 @@ now_ns: Callable[[], int] = lib.gev_now_ns
 NEVER = 0
 """Instead of a time of that clock: it does not come."""
 
-_poll: Callable[..., int] = lib.gev_loop_poll
+poll: Callable[..., int] = lib.gev_loop_poll
+"""Send, wait, accept, read, flush: all of it without the GIL. Called as it is, since a method
+around it would be a step more in every turn.
+
+Args:
+    handle: a reactor's.
+    start: where in the arena the reads go.
+    due: the wait ends then at the latest, in nanoseconds of `now_ns`.
+    count, numbers, blob, size, large: what to send, as `Reactor.send` has it.
+
+Returns:
+    The number of frames, plus RUNS when there are `runs`, plus MORE when there is more, plus DUE
+    when it is `due`; or -errno. Results stay valid until the next call.
+"""
 _send: Callable[..., int] = lib.gev_loop_send
 
 SEND_RUN: int = lib.GEV_SEND_RUN
@@ -118,7 +133,7 @@ class Reactor:
         self._reading_stats = threading.Lock()  # the loop is not freed meanwhile
         self._last_stats: ReactorStats | None = None
         self._pool = pool  # the C loop takes rings from it for as long as it lives
-        loop = self._loop = ffi.gc(out[0], lib.gev_loop_close)
+        loop = self.handle = ffi.gc(out[0], lib.gev_loop_close)
         self._framings = Numbers(loop)
         self.results = Results(loop, max_events)
         """What the last `poll` has found."""
@@ -128,58 +143,30 @@ class Reactor:
         _open.discard(self)
         with self._reading_stats:
             self._last_stats = self._read_stats()
-            ffi.release(self._loop)
+            ffi.release(self.handle)
         del self._region, self._base
 
     # ---- a turn ---------------------------------------------------------------------------------
-
-    def poll(
-        self, start: int, due: int, pieces: list[int], blob: bytearray, large: list[Any]
-    ) -> int:
-        """Send, wait, accept, read, flush: all of it without the GIL.
-
-        Results stay valid until the next call.
-
-        Args:
-            start: where in the arena the reads go.
-            due: the wait ends then at the latest, in nanoseconds of `now_ns`.
-            pieces, blob, large: what to send, as for `send`.
-
-        Returns:
-            The number of frames, plus RUNS when there are `runs`, plus MORE when `more` or `large`
-            has something to tell, plus DUE when it is `due`; or -errno.
-        """
-        count = len(pieces)
-        return _poll(
-            self._loop,
-            start,
-            due,
-            count,
-            int64s(count).pack(*pieces),
-            hold(blob) if blob else _NULL,
-            len(blob),
-            ffi.new(_ADDRESSES, large) if large else _NULL,
-        )
 
     def read_into(self, region: Region, offset: int, size: int) -> None:
         """Read into `size` bytes of `region`, from `offset` on; that is 0 in all results."""
         self._region = region
         self._base = region.base + offset
-        lib.gev_loop_arena(self._loop, region.base + offset, size)
+        lib.gev_loop_arena(self.handle, region.base + offset, size)
 
     def take_large(self, token: int, total: int) -> Any:
         """The memory of a large frame of this turn, an `ffi.buffer` whose slices are `bytes`; None
         if it is not to be had any more."""
-        ring = lib.gev_conn_take_large(self._loop, token, total)
+        ring = lib.gev_conn_take_large(self.handle, token, total)
         return buffer_of(self._pool, ring) if ring else None
 
     def watch(self, fd: int) -> None:
         """End waits when there is something to read from the socket `fd`, and drop that."""
-        check(lib.gev_loop_watch(self._loop, fd), "gev_loop_watch")
+        check(lib.gev_loop_watch(self.handle, fd), "gev_loop_watch")
 
     def wake(self) -> None:
         """End the wait under way, or the next one. From any thread."""
-        check(lib.gev_loop_wake(self._loop), "gev_loop_wake")
+        check(lib.gev_loop_wake(self.handle), "gev_loop_wake")
 
     def send(self, pieces: list[int], blob: bytearray, large: list[Any]) -> None:
         """Send what was gathered; without the GIL. See `gev_loop_send`.
@@ -190,12 +177,12 @@ class Reactor:
             large: the large ones, as `hold` gave them.
         """
         result = _send(
-            self._loop,
+            self.handle,
             len(pieces),
             int64s(len(pieces)).pack(*pieces),
-            hold(blob) if blob else _NULL,
+            hold(blob) if blob else NULL,
             len(blob),
-            ffi.new(_ADDRESSES, large) if large else _NULL,
+            addresses(large) if large else NULL,
         )
         if result < 0:
             check(result, "sendmsg")
@@ -210,7 +197,9 @@ class Reactor:
                 over.
             data: the bytes as they are to leave, from `hold`.
         """
-        check(lib.gev_loop_broadcast(self._loop, len(tokens), tokens, data, len(data)), "broadcast")
+        check(
+            lib.gev_loop_broadcast(self.handle, len(tokens), tokens, data, len(data)), "broadcast"
+        )
 
     # ---- what it counts -------------------------------------------------------------------------
 
@@ -221,31 +210,31 @@ class Reactor:
 
     def _read_stats(self) -> ReactorStats:
         stats = ffi.new("gev_loop_stats *")
-        lib.gev_loop_read_stats(self._loop, stats)
+        lib.gev_loop_read_stats(self.handle, stats)
         *counters, turns = (getattr(stats, name) for name in ReactorStats._fields)
         return ReactorStats._make((*counters, tuple(turns)))
 
     def recount(self, received: int, sent: int) -> None:
         """So many more messages, or fewer, than frames and pieces were received and sent."""
-        lib.gev_loop_recount(self._loop, received, sent)
+        lib.gev_loop_recount(self.handle, received, sent)
 
     # ---- listeners and connections --------------------------------------------------------------
 
     def listen(self, fd: int) -> int:
         """Accept from the listening socket `fd`; returns the listener's number."""
-        return check(lib.gev_loop_listen(self._loop, fd), "gev_loop_listen")
+        return check(lib.gev_loop_listen(self.handle, fd), "gev_loop_listen")
 
     def unlisten(self, listener: int) -> None:
         """Accept from it no more. The socket stays its owner's."""
-        check(lib.gev_loop_unlisten(self._loop, listener), "gev_loop_unlisten")
+        check(lib.gev_loop_unlisten(self.handle, listener), "gev_loop_unlisten")
 
     def resume_accept(self, listener: int) -> None:
         """Go on after `accept_error`."""
-        check(lib.gev_loop_resume_accept(self._loop, listener), "gev_loop_resume_accept")
+        check(lib.gev_loop_resume_accept(self.handle, listener), "gev_loop_resume_accept")
 
     def adopt(self, fd: int) -> int:
         """Take over a connected, non-blocking socket; returns its token."""
-        return check(lib.gev_loop_adopt(self._loop, fd), "gev_loop_adopt")
+        return check(lib.gev_loop_adopt(self.handle, fd), "gev_loop_adopt")
 
     def adopt_connecting(self, fd: int) -> int:
         """Take over a socket whose connect(2) is under way; returns its token.
@@ -254,7 +243,7 @@ class Reactor:
         tells, with an errno for reason, that it is not, and is gone. `abort_connection`, with an
         errno, gives it up.
         """
-        return check(lib.gev_loop_adopt_connecting(self._loop, fd), "epoll_ctl")
+        return check(lib.gev_loop_adopt_connecting(self.handle, fd), "epoll_ctl")
 
     # A connection may be gone in C before Python has heard of it, so none of these raises then.
 
@@ -263,60 +252,60 @@ class Reactor:
 
         `reason` is one of the GEV_REASON_ numbers, the value of a `gevffi.CloseReason`.
         """
-        return bool(lib.gev_conn_close(self._loop, token, reason))
+        return bool(lib.gev_conn_close(self.handle, token, reason))
 
     def abort_connection(self, token: int, reason: int) -> None:
         """Drop what waits and reset the connection."""
-        lib.gev_conn_abort(self._loop, token, reason)
+        lib.gev_conn_abort(self.handle, token, reason)
 
     def give_up(self, token: int, reason: int) -> None:
         """At a deadline: close a connection that has sent everything, abort any other."""
-        lib.gev_conn_give_up(self._loop, token, reason)
+        lib.gev_conn_give_up(self.handle, token, reason)
 
     def set_reading(self, token: int, on: bool) -> None:
         """Read from the connection, or leave its bytes with the kernel."""
-        lib.gev_conn_read(self._loop, token, on)
+        lib.gev_conn_read(self.handle, token, on)
 
     def frame(self, token: int, description: Description | None) -> None:
         """Cut the connection's input by this framing from now on; None: not at all."""
-        lib.gev_conn_frame(self._loop, token, self._framings.of(description))
+        lib.gev_conn_frame(self.handle, token, self._framings.of(description))
 
     def kept(self, token: int) -> int:
         """Bytes that were read and not delivered yet."""
-        return int(lib.gev_conn_kept(self._loop, token))
+        return int(lib.gev_conn_kept(self.handle, token))
 
     def unread(self, token: int, data: memoryview) -> None:
         """Have these bytes, which were read before, cut again."""
-        lib.gev_conn_unread(self._loop, token, hold(_BYTES, data), data.nbytes, 0)
+        lib.gev_conn_unread(self.handle, token, hold(_BYTES, data), data.nbytes, 0)
 
     def unread_arena(self, token: int, start: int, end: int, skip: int = 0) -> None:
         """The same with what this turn read into that part of the arena; it goes behind the first
         `skip` bytes of what is kept."""
-        lib.gev_conn_unread(self._loop, token, self._base + start, end - start, skip)
+        lib.gev_conn_unread(self.handle, token, self._base + start, end - start, skip)
 
     def shutdown_write(self, token: int) -> None:
         """End our side of the connection once what waits is sent."""
-        lib.gev_conn_shutdown_write(self._loop, token)
+        lib.gev_conn_shutdown_write(self.handle, token)
 
     def pending(self, token: int) -> int:
         """Bytes that wait for the kernel."""
-        return max(0, int(lib.gev_conn_pending(self._loop, token)))
+        return max(0, int(lib.gev_conn_pending(self.handle, token)))
 
     def queued(self, token: int) -> int:
         """Bytes ever given to `send` for this connection; negative when it is gone."""
-        return int(lib.gev_conn_queued(self._loop, token))
+        return int(lib.gev_conn_queued(self.handle, token))
 
     def sent(self, token: int) -> int:
         """Bytes of these that the kernel has taken; known until `Change.CLOSED` is reported."""
-        return int(lib.gev_conn_sent(self._loop, token))
+        return int(lib.gev_conn_sent(self.handle, token))
 
     def notify(self, token: int, position: int) -> None:
         """Report `Change.SENT` once the kernel has taken the bytes up to `position`."""
-        lib.gev_conn_notify(self._loop, token, position)
+        lib.gev_conn_notify(self.handle, token, position)
 
     def fileno(self, token: int) -> int:
         """The connection's descriptor, or -1."""
-        return max(-1, int(lib.gev_conn_fd(self._loop, token)))
+        return max(-1, int(lib.gev_conn_fd(self.handle, token)))
 
 
 _open: weakref.WeakSet[Reactor] = weakref.WeakSet()
@@ -324,7 +313,7 @@ _open: weakref.WeakSet[Reactor] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for reactor in list(_open):
-        lib.gev_loop_forked(reactor._loop)
+        lib.gev_loop_forked(reactor.handle)
         reactor._reading_stats = threading.Lock()  # another thread may have held it
 
 

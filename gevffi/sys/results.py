@@ -23,8 +23,6 @@ from gevffi._ffi import ffi, lib
 from gevffi.sys.numbers import int32s
 
 _ADDRESS_ROOM = 112
-_FRAME = Struct("3i")
-FRAME_BYTES = _FRAME.size
 _RUN = Struct("4i")
 _LARGE = Struct("i4I")
 _HEAD = Struct("8i")  # the first numbers of a gev_turn
@@ -74,8 +72,9 @@ class Results:
     def __init__(self, loop: Any, max_events: int) -> None:
         self._loop = loop
         turn = self._turn = lib.gev_loop_turn(loop)
-        self.frame_table = memoryview(ffi.buffer(turn.frames, 2 * max_events * FRAME_BYTES))
-        """The frames of a turn, FRAME_BYTES each, for `unpack_frames`."""
+        self.frames = ffi.buffer(turn.frames, 2 * max_events * 12)
+        """Of each frame of a turn the slot, and where in the arena it starts and ends: 32-bit
+        integers."""
         self._runs = memoryview(ffi.buffer(turn.runs, 2 * max_events * _RUN.size))
         self._large = memoryview(ffi.buffer(turn.large, 2 * max_events * _LARGE.size))
         self.head = ffi.buffer(turn, _HEAD.size)
@@ -86,9 +85,6 @@ class Results:
     unpack_head = staticmethod(_HEAD.unpack_from)
     """How many changes and accepted connections; the errno that made a listener pause, 0 for none,
     and which one; what is for `runs` and `cuts`; and how many large frames."""
-
-    unpack_frames = staticmethod(_FRAME.iter_unpack)
-    """Of each frame the slot, and where in the arena it starts and ends."""
 
     def runs(self, head: tuple[int, ...]) -> Iterable[tuple[int, int, int, int]]:
         """Of each run the slot, its first cut, its last + 1, and where in the arena that ends."""

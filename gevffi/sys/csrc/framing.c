@@ -46,8 +46,12 @@ int gev_framing_check(const gev_framing *framing)
 static uint64_t read_length(const gev_framing *f, const uint8_t *from)
 {
     uint64_t length = 0;
-    for (uint32_t i = 0; i < f->width; i++)
-        length |= (uint64_t)from[i] << 8 * (f->little ? i : f->width - 1 - i);
+    if (f->little)
+        for (uint32_t i = f->width; i > 0; i--)
+            length = length << 8 | from[i - 1];
+    else
+        for (uint32_t i = 0; i < f->width; i++)
+            length = length << 8 | from[i];
     return length;
 }
 
