@@ -19,7 +19,6 @@ from gevffi.arena import Arena
 from gevffi.batch import Batch
 from gevffi.outbox import Outbox
 from gevffi.sys.reactor import Reactor
-from gevffi.sys.results import Results
 
 if TYPE_CHECKING:
     from gevffi.connection import Connection
@@ -78,16 +77,14 @@ class Delivery:
         view, raw = self._arena.read()
         results = reactor.results
         head = results.unpack_head(results.head)
-        lists: Any = None  # where frames start and end; made when the first run needs them,
-        arrays: Any = None  # and so are these
+        lists: Any = None  # where frames start and end; made when the first run needs them
         tags: Any = None
         conns = self._conns
         for slot, first, last, end_of_last in results.runs(head):
             conn: Any = conns[slot]
             if conn._tagged and not (switched and conn in switched):
-                if tags is None:
-                    lists = lists or _lists(results, head, arrays)
-                    tags = results.tags(head) if arrays is None else arrays[2].tolist()
+                lists = lists or results.cuts(head)
+                tags = tags or results.tags(head)
                 starts, ends = lists
                 if last - first == 1:
                     conn._protocol.take_one(
@@ -96,23 +93,17 @@ class Delivery:
                 else:
                     conn._protocol.take(conn, view, raw, starts, ends, tags, first, last)
                 continue
-            batches = conn._batches
             deliver = conn._cutting and not (switched and conn in switched)
-            if deliver and batches:
-                if arrays is None:
-                    outbox.flush()  # it may name cuts
-                    arrays = results.take_cuts()
-            elif lists is None:
-                lists = _lists(results, head, arrays)
+            if deliver and conn._batches:
+                starts, ends = results.cut_arrays(head, first, last)
+                self._batch(conn, Batch(view[:], starts, ends))
+                continue
+            lists = lists or results.cuts(head)
             if not deliver:
                 if conn.connected:  # paused or switched by somebody else's callback
                     lead = self._lead(conn)
                     reactor.unread_arena(conn._token, lists[0][first] - lead, end_of_last)
                 reactor.recount(first - last, 0)
-                continue
-            if batches:
-                starts, ends, _tags = arrays
-                self._batch(conn, Batch(view[:], starts[first:last], ends[first:last]))
                 continue
             replies = outbox.replies_of(conn)
             starts, left = lists[0], [*lists[1][first:last]]
@@ -121,7 +112,7 @@ class Delivery:
             data = raw if conn._framing.as_bytes else view
             receive = conn._receive  # for all of the run: see `end_run`
             came = outbox.came
-            if conn._packet is None and arrays is None:
+            if conn._packet is None:
                 came += (first, last, following)
             try:
                 for start, end in zip(starts[first:last], following):  # noqa: B905 - it may shrink
@@ -238,8 +229,3 @@ class Delivery:
             self._outbox.commit()
         except Exception as exc:
             self._failed(conn, exc)
-
-
-def _lists(results: Results, head: tuple[int, ...], arrays: Any) -> Any:
-    """Where the frames of all runs start and end."""
-    return results.cuts(head) if arrays is None else [part.tolist() for part in arrays[:2]]

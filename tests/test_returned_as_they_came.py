@@ -146,7 +146,6 @@ def test_a_change_of_protocol_in_the_middle() -> None:
 
 
 def test_beside_connections_that_take_batches() -> None:
-    """Which take the places of all cuts of the turn with them."""
     start = threading.Event()
 
     class Mixed(Echo):

@@ -8,7 +8,7 @@
 
 The arrays stay where they are for as long as the loop lives, so Python looks at them through views
 that are made once, and has many numbers of a turn unpacked in one call. Only the cuts move, when
-they need more room or somebody has taken them: their number says so.
+they need more room: their number says so.
 
 Everything is valid until the next turn, and belongs to the loop's thread.
 """
@@ -109,13 +109,18 @@ class Results:
         self._ends_at = 4 * turn.cut_room
         self._cuts = ffi.buffer(turn.starts, 3 * self._ends_at)
 
-    def take_cuts(self) -> tuple[memoryview, memoryview, memoryview]:
-        """All three as arrays of 32-bit integers, which are the caller's from now on."""
-        count, room = self._turn.cuts, self._turn.cut_room
-        owner = ffi.gc(lib.gev_loop_take_cuts(self._loop), lib.gev_free_cuts)
-        numbers = memoryview(ffi.buffer(owner, 12 * room)).toreadonly().cast("i")
-        starts, ends, tags = (numbers[at : at + count] for at in (0, room, 2 * room))
-        return starts, ends, tags
+    def cut_arrays(
+        self, head: tuple[int, ...], first: int, last: int
+    ) -> tuple[memoryview, memoryview]:
+        """The same of the cuts `first` to `last` - 1, as arrays of 32-bit integers that stay."""
+        if head[_CUTS_MOVED] != self._cuts_moved:
+            self._find_cuts()
+        starts, ends = 4 * first, self._ends_at + 4 * first
+        size = 4 * (last - first)
+        return (
+            memoryview(self._cuts[starts : starts + size]).cast("i"),
+            memoryview(self._cuts[ends : ends + size]).cast("i"),
+        )
 
     def large(self, count: int) -> list[tuple[int, int, int, int, int]]:
         """The turn's large frames: slot, where the payload starts, its size, the frame's, and its

@@ -48,20 +48,6 @@ static int cuts_for(gev_loop *loop, size_t more)
     return 0;
 }
 
-int32_t *gev_loop_take_cuts(gev_loop *loop)
-{
-    int32_t *cuts = loop->turn.starts;
-    loop->turn.starts = loop->turn.ends = loop->turn.tags = NULL;
-    loop->turn.cuts = 0;
-    loop->turn.cut_room = 0;
-    return cuts;
-}
-
-void gev_free_cuts(int32_t *cuts)
-{
-    free(cuts);
-}
-
 static void advance(gev_loop *loop, size_t size)
 {
     gev_turn *turn = &loop->turn;

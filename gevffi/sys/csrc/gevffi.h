@@ -280,9 +280,6 @@ int64_t gev_conn_kept(gev_loop *loop, int64_t token);
 /* Takes over the ring of a large frame of this turn; NULL if the connection must not be read any
  * more. A frame that is not taken is told again. */
 gev_ring *gev_conn_take_large(gev_loop *loop, int64_t token, uint32_t total);
-/* Takes over the memory of gev_turn.starts, ends and tags: to be given to free. */
-int32_t *gev_loop_take_cuts(gev_loop *loop);
-void gev_free_cuts(int32_t *cuts);
 
 /* Added to a token in what gev_loop_send is told. */
 #define GEV_SEND_RUN 0x4000000000000000
