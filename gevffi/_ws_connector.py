@@ -77,8 +77,9 @@ def connect(
         max_message_size: the most bytes of a message, over all its frames, inflated.
         max_header_size: the most bytes of the answer's head.
         ping_interval: between two pings to the server; 0: none.
-        ping_timeout: what it may take until a frame has come after a ping, the pong or another;
-            else the connection closes with 1011.
+        ping_timeout: what it may take until something has come after a ping: a frame, the pong or
+            another, or more of an unfinished one, or until the server has taken some of the output
+            that waited for it; else the connection closes with 1011.
         text: "str", or "bytes" to have text delivered as `bytes`.
 
     Raises:
