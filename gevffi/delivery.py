@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gevffi.arena import Arena
 from gevffi.batch import Batch
 from gevffi.outbox import Outbox
-from gevffi.sys.reactor import Reactor
+from gevffi.sys.reactor import SEND_RUN, Reactor
 
 if TYPE_CHECKING:
     from gevffi.connection import Connection
@@ -73,44 +73,51 @@ class Delivery:
 
     def runs(self) -> None:
         """Deliver frames that were cut in C."""
-        reactor, outbox, switched = self._reactor, self._outbox, self.switched
+        outbox, switched, results = self._outbox, self.switched, self._reactor.results
         view, raw = self._arena.read()
-        results = reactor.results
         head = results.unpack_head(results.head)
         lists: Any = None  # where frames start and end; made when the first run needs them
         tags: Any = None
         conns = self._conns
-        for slot, first, last, end_of_last in results.runs(head):
+        for slot, first, last, end_of_last, begin, end, tag in results.runs(head):
             conn: Any = conns[slot]
-            if conn._tagged and not (switched and conn in switched):
+            one = last - first == 1
+            if switched and conn in switched:
+                self._unread(conn, first, last, begin, end_of_last)
+                continue
+            if conn._tagged:
+                if one:
+                    conn._protocol.take_one(conn, view, raw, begin, end, tag)
+                    continue
                 lists = lists or results.cuts(head)
                 tags = tags or results.tags(head)
-                starts, ends = lists
-                if last - first == 1:
-                    conn._protocol.take_one(
-                        conn, view, raw, starts[first], ends[first], tags[first]
-                    )
-                else:
-                    conn._protocol.take(conn, view, raw, starts, ends, tags, first, last)
+                conn._protocol.take(conn, view, raw, *lists, tags, first, last)
                 continue
-            deliver = conn._cutting and not (switched and conn in switched)
-            if deliver and conn._batches:
+            if not conn._cutting:
+                self._unread(conn, first, last, begin, end_of_last)
+                continue
+            if conn._batches:
                 starts, ends = results.cut_arrays(head, first, last)
                 self._batch(conn, Batch(view[:], starts, ends))
                 continue
-            lists = lists or results.cuts(head)
-            if not deliver:
-                if conn.connected:  # paused or switched by somebody else's callback
-                    lead = self._lead(conn)
-                    reactor.unread_arena(conn._token, lists[0][first] - lead, end_of_last)
-                reactor.recount(first - last, 0)
+            data = raw if conn._framing.as_bytes else view
+            receive = conn._receive  # for all of the run: see `end_run`
+            if one:
+                try:
+                    message = data[begin:end]
+                    reply = receive(conn, None, message)
+                    if reply is message and conn._packet is None and conn not in switched:
+                        outbox.pieces += (conn._token + SEND_RUN, ~1, first)
+                    elif reply is not None:
+                        conn._send_packet(reply)
+                except Exception as exc:
+                    self._failed(conn, exc)
                 continue
+            lists = lists or results.cuts(head)
             replies = outbox.replies_of(conn)
             starts, left = lists[0], [*lists[1][first:last]]
             following = iter(left)
             self.run = (conn, starts, left, following, last, end_of_last)
-            data = raw if conn._framing.as_bytes else view
-            receive = conn._receive  # for all of the run: see `end_run`
             came = outbox.came
             if conn._packet is None:
                 came += (first, last, following)
@@ -136,6 +143,13 @@ class Delivery:
                 self._commit(conn)
                 self._failed(conn, exc)
             self.run = None
+
+    def _unread(self, conn: Any, first: int, last: int, begin: int, end: int) -> None:
+        """A run of a connection that was paused, or has another protocol, by somebody else's
+        callback: have it cut again, from the frame on whose payload is at `begin`."""
+        if conn.connected:
+            self._reactor.unread_arena(conn._token, begin - self._lead(conn), end)
+        self._reactor.recount(first - last, 0)
 
     def _batch(self, conn: Any, batch: Batch) -> None:
         try:

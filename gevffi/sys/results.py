@@ -1,7 +1,7 @@
 """What C has found in a turn, read in place.
 
     gev_turn   |numbers|   frames |slot start end|slot start end|...
-                  │        runs   |slot first last end|...
+                  │        runs   |slot first last end; start end tag|...
                   │        cuts   |start start ...|end end ...|tag tag ...|
                   │        large  |slot start size total tag|...
                   └─ how many there are of each
@@ -23,7 +23,7 @@ from gevffi._ffi import ffi, lib
 from gevffi.sys.numbers import int32s
 
 _ADDRESS_ROOM = 112
-_RUN = Struct("4i")
+_RUN = Struct(f"{lib.GEV_RUN_NUMBERS}i")
 _LARGE = Struct("i4I")
 _HEAD = Struct("8i")  # the first numbers of a gev_turn
 _RUNS, _CUTS, _CUTS_MOVED = 4, 5, 6
@@ -86,8 +86,9 @@ class Results:
     """How many changes and accepted connections; the errno that made a listener pause, 0 for none,
     and which one; what is for `runs` and `cuts`; and how many large frames."""
 
-    def runs(self, head: tuple[int, ...]) -> Iterable[tuple[int, int, int, int]]:
-        """Of each run the slot, its first cut, its last + 1, and where in the arena that ends."""
+    def runs(self, head: tuple[int, ...]) -> Iterable[tuple[int, int, int, int, int, int, int]]:
+        """Of each run the slot, its first cut, its last + 1, and where in the arena that ends; and
+        start, end and tag of the first one, as `cuts` and `tags` have them."""
         return _RUN.iter_unpack(self._runs[: _RUN.size * head[_RUNS]])
 
     def cuts(self, head: tuple[int, ...]) -> tuple[Sequence[int], Sequence[int]]:

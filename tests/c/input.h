@@ -40,9 +40,9 @@ static inline const int32_t *run_of(const fixture *f, int64_t token)
 {
     const int32_t *found = NULL;
     for (int32_t i = 0; i < f->turn->run_count; i++)
-        if (f->turn->runs[4 * i] == slot_of(token)) {
+        if (f->turn->runs[GEV_RUN_NUMBERS * i] == slot_of(token)) {
             CHECK(!found); /* a turn tells one run of a connection */
-            found = f->turn->runs + 4 * i;
+            found = f->turn->runs + GEV_RUN_NUMBERS * i;
         }
     return found;
 }
@@ -56,6 +56,8 @@ static inline void told(const fixture *f, int64_t token, const char *frames)
     for (int32_t i = run ? run[1] : 0; i < (run ? run[2] : 0); i++) {
         int32_t start = f->turn->starts[i], end = f->turn->ends[i];
         CHECK(0 <= start && start <= end && end <= run[3]);
+        if (i == run[1])
+            CHECK(run[4] == start && run[5] == end);
         CHECK(size + (size_t)(end - start) + 2 < sizeof seen);
         memcpy(seen + size, f->arena + start, (size_t)(end - start));
         size += (size_t)(end - start);

@@ -38,7 +38,7 @@ static void told(const fixture *f, int64_t token, const char *frames)
     char seen[512];
     size_t size = 0;
     for (int32_t r = 0; r < f->turn->run_count; r++) {
-        const int32_t *run = f->turn->runs + 4 * r;
+        const int32_t *run = f->turn->runs + GEV_RUN_NUMBERS * r;
         for (int32_t i = run[1]; run[0] == slot_of(token) && i < run[2]; i++) {
             int32_t start = f->turn->starts[i], length = f->turn->ends[i] - start;
             size += (size_t)snprintf(seen + size, sizeof seen - size, "%02x%.*s|", f->turn->tags[i],
@@ -107,7 +107,7 @@ static void two_connections_byte_by_byte(void)
                 peer_writes(peers[i], stream + at - 3 * i, 1);
         poll_once(&f, -1);
         for (int32_t r = 0; r < f.turn->run_count; r++) {
-            const int32_t *run = f.turn->runs + 4 * r;
+            const int32_t *run = f.turn->runs + GEV_RUN_NUMBERS * r;
             int i = run[0] == slot_of(tokens[1]);
             for (int32_t c = run[1]; c < run[2]; c++)
                 used[i] += (size_t)snprintf(all[i] + used[i], sizeof all[i] - used[i], "%02x%.*s|",
@@ -318,7 +318,7 @@ static void send_some(model *m, uint32_t id)
 static void hear(fixture *f, model *all)
 {
     for (int32_t r = 0; r < f->turn->run_count; r++) {
-        const int32_t *run = f->turn->runs + 4 * r;
+        const int32_t *run = f->turn->runs + GEV_RUN_NUMBERS * r;
         for (uint32_t id = 0; id < CONNS; id++)
             for (int32_t i = run[1]; run[0] == slot_of(all[id].token) && i < run[2]; i++)
                 is_next(&all[id], id, (uint32_t)f->turn->tags[i], f->arena + f->turn->starts[i],

@@ -120,11 +120,14 @@ static ssize_t cut_run(gev_loop *loop, gev_conn *conn, size_t size, uint32_t *sc
     *need = length == 0 && done < size ? cut.need : 0;
     *error = length < 0 ? length : 0;
     if (turn->cuts > first) {
-        int32_t *run = turn->runs + 4 * (size_t)turn->run_count++;
+        int32_t *run = turn->runs + GEV_RUN_NUMBERS * (size_t)turn->run_count++;
         run[0] = (int32_t)(conn - loop->conns);
         run[1] = first;
         run[2] = turn->cuts;
         run[3] = (int32_t)(turn->used + done);
+        run[4] = turn->starts[first];
+        run[5] = turn->ends[first];
+        run[6] = turn->tags[first];
         advance(loop, size);
     }
     return (ssize_t)done;

@@ -186,6 +186,8 @@ typedef struct gev_large {
     uint32_t tag;                /* as in gev_turn.tags; 0 for the other framings */
 } gev_large;
 
+enum { GEV_RUN_NUMBERS = 7 };
+
 /* What one gev_loop_poll found. The numbers come first, so that Python reads them all at once; the
  * arrays stay where they are, but for the cuts. */
 typedef struct gev_turn {
@@ -200,8 +202,9 @@ typedef struct gev_turn {
     uint32_t used;               /* the arena is filled up to here */
     int32_t cut_room;            /* of each of the three arrays of cuts, which lie in a row */
     int32_t *frames;             /* three numbers each: slot, and arena[start:end] */
-    int32_t *runs;               /* four each: slot, first and last + 1 of its cuts, and where
-                                    in the arena the last one's frame ends */
+    int32_t *runs;               /* GEV_RUN_NUMBERS each: slot, first and last + 1 of its cuts, and
+                                    where in the arena the last one's frame ends; and of the first
+                                    cut, which is often the only one, start, end and tag */
     int32_t *starts;             /* of each payload in the arena */
     int32_t *ends;
     int32_t *tags;               /* under GEV_WEBSOCKET: each frame's first byte */

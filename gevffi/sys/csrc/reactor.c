@@ -25,7 +25,7 @@ static int turn_open(gev_turn *turn, size_t room)
 {
     /* A turn serves up to max_events events, and as many connections with kept input. */
     turn->frames = calloc(2 * room, 3 * sizeof *turn->frames);
-    turn->runs = calloc(2 * room, 4 * sizeof *turn->runs);
+    turn->runs = calloc(2 * room, GEV_RUN_NUMBERS * sizeof *turn->runs);
     turn->large = calloc(2 * room, sizeof *turn->large);
     turn->change_slot = calloc(room, sizeof *turn->change_slot);
     turn->change_what = calloc(room, sizeof *turn->change_what);
