@@ -98,7 +98,7 @@ class Delivery:
                 continue
             if conn._batches:
                 starts, ends = results.cut_arrays(head, first, last)
-                self._batch(conn, Batch(view[:], starts, ends))
+                self._batch(conn, Batch(view[:], starts, ends), first)
                 continue
             data = raw if conn._framing.as_bytes else view
             receive = conn._receive  # for all of the run: see `end_run`
@@ -151,9 +151,13 @@ class Delivery:
             self._reactor.unread_arena(conn._token, begin - self._lead(conn), end)
         self._reactor.recount(first - last, 0)
 
-    def _batch(self, conn: Any, batch: Batch) -> None:
+    def _batch(self, conn: Any, batch: Batch, first: int) -> None:
+        """Deliver the frames of a run, whose first cut is `first`; -1 if they are none."""
         try:
             reply = conn._handler.on_batch(conn, batch)
+            if reply is batch and first >= 0 and conn._packet is None and conn not in self.switched:
+                self._outbox.pieces += (conn._token + SEND_RUN, ~len(batch), first)
+                return
             several = isinstance(reply, (list, tuple))
             if type(reply) is Batch or (several and _MEASURED.issuperset(map(type, reply))):
                 self._outbox.replies_of(conn).extend(reply)
@@ -195,7 +199,7 @@ class Delivery:
             one = memoryview(bytearray(8)).cast("i")
             one[0], one[1] = start, end
             one = one.toreadonly()
-            self._batch(conn, Batch(view, one[:1], one[1:]))
+            self._batch(conn, Batch(view, one[:1], one[1:]), -1)
             return
         try:
             data = raw if conn._framing.as_bytes else view

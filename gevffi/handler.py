@@ -64,7 +64,8 @@ class Handler:
     on_batch: Callable[[Any, Batch], Any] | None = None
     """`on_batch(conn, batch)`, if a handler defines it, is called instead of `on_message`: once for
     all frames of a read, as a `gevffi.Batch`. It needs a protocol that is cut in C. Returns a list
-    (or tuple, or batch) of replies, a single reply, or None."""
+    (or tuple, or batch) of replies, a single reply, or None. The batch itself, returned as it came,
+    takes no step for each of its frames."""
 
     def on_close(self, conn: Connection, reason: CloseReason) -> None:
         """The connection is gone; nothing can be sent any more (gev: OnClose)."""

@@ -16,6 +16,7 @@ import pytest
 from helpers import Echo, Recorder, connect, receive_all, receive_exactly, serving, wait
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from protocols import pieces
 
 from gevffi import Batch, CloseReason, Connection, Delimited, FixedSize, Framing, LengthPrefixed
 
@@ -68,6 +69,10 @@ def answer(message: bytes, dress: Dress) -> bytes:
 
 def with_length(payload: bytes) -> bytes:
     return len(payload).to_bytes(2, "big") + payload
+
+
+def with_length_4(payload: bytes) -> bytes:
+    return len(payload).to_bytes(4, "big") + payload
 
 
 def as_line(payload: bytes) -> bytes:
@@ -143,6 +148,27 @@ def test_a_change_of_protocol_in_the_middle() -> None:
         sock.sendall(with_length(b"one") + with_length(b"two") + with_length(b"up") + b"three\n")
         wanted = with_length(b"one") + with_length(b"two") + b"up\nthree\n"
         assert receive_exactly(sock, len(wanted)) == wanted
+
+
+@pytest.mark.parametrize("kind", PROTOCOLS)
+def test_a_batch_that_is_returned_itself(kind: str) -> None:
+    """Under any protocol, also under another one than it was cut by, and behind what was sent."""
+    make, frame, as_seen, dress = PROTOCOLS[kind]
+
+    class Batches(Echo):
+        def on_batch(self, conn: Connection, batch: Batch) -> Any:
+            conn.send(b"<<<<")
+            if bytes(batch[-1]).startswith(b"2"):
+                conn.set_protocol(LengthPrefixed(4))
+            return batch
+
+    with pieces(Batches(), make()) as client:
+        for last in (b"1...", b"2..."):
+            messages = [b"....", last] if kind == "fixed" else [b"a", b"", b"b" * 60, last]
+            client.send(b"".join(map(frame, messages)))
+            under = dress if last == b"1..." else with_length_4
+            wanted = dress(b"<<<<") + b"".join(under(as_seen(message)) for message in messages)
+            assert receive_exactly(client.sock, len(wanted)) == wanted
 
 
 def test_beside_connections_that_take_batches() -> None:

@@ -31,8 +31,8 @@ class Copy(gevffi.Handler):
 class EchoBatches(gevffi.Handler):
     """Sends back all messages of a read at once."""
 
-    def on_batch(self, conn: gevffi.Connection, batch: gevffi.Batch) -> memoryview:
-        return batch.span
+    def on_batch(self, conn: gevffi.Connection, batch: gevffi.Batch) -> gevffi.Batch:
+        return batch
 
 
 MODES: dict[str, tuple[gevffi.Handler, gevffi.Protocol]] = {
