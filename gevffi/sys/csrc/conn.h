@@ -238,6 +238,8 @@ void gev_conn_connected(gev_loop *loop, gev_conn *conn, int error);
 /* output.c */
 void gev_output_flush(gev_loop *loop, gev_conn *conn);
 void gev_output_drop(gev_loop *loop, gev_conn *conn);
+/* Nothing more can be sent, because of `error`. */
+void gev_output_broken(gev_loop *loop, gev_conn *conn, int error);
 /* Whether bytes given to it now would be sent: it is neither closing, nor is its sending side. */
 static inline bool gev_output_takes(const gev_conn *conn)
 {

@@ -38,7 +38,7 @@ void gev_output_drop(gev_loop *loop, gev_conn *conn)
 
 /* A send failed for good. What the peer sent before it left is still to be read, so the connection
  * closes when reading has come to its end; at once where nobody reads. */
-static void broken(gev_loop *loop, gev_conn *conn, int error)
+void gev_output_broken(gev_loop *loop, gev_conn *conn, int error)
 {
     gev_output_drop(loop, conn);
     conn->state |= CONN_BROKEN;
@@ -136,7 +136,7 @@ static bool put(sender *s)
         } while (sent < 0 && errno == EINTR);
         if (sent < 0) {
             if (errno != EAGAIN && errno != ENOBUFS && errno != ENOMEM) {
-                broken(s->loop, conn, errno);
+                gev_output_broken(s->loop, conn, errno);
                 return false;
             }
             sent = 0;
@@ -200,7 +200,7 @@ void gev_output_flush(gev_loop *loop, gev_conn *conn)
     } while (sent < 0 && errno == EINTR);
     if (sent < 0) {
         if (errno != EAGAIN && errno != ENOBUFS && errno != ENOMEM)
-            broken(loop, conn, errno);
+            gev_output_broken(loop, conn, errno);
         return;
     }
     conn->out_start = (conn->out_start + (uint32_t)sent) & (uint32_t)(conn->out->size - 1);

@@ -154,13 +154,12 @@ static void linger(gev_loop *loop, gev_conn *conn)
     }
 }
 
-static void hung_up(gev_loop *loop, gev_conn *conn, const gev_event *event)
+static void hung_up(gev_loop *loop, gev_conn *conn, uint32_t ready)
 {
-    if (event->ready & GEV_ERROR) {
-        int error = event->error; /* then the poller has taken it, and the socket knows no more */
+    if (ready & GEV_ERROR) {
+        int error = 0;
         socklen_t size = sizeof error;
-        if (!error)
-            getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+        getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &size);
         gev_conn_close_now(loop, conn, gev_reason_of(error));
     } else if (!conn->out_size) {
         /* Both sides have ended, but nobody wants to read what is left: the poller would report
@@ -187,22 +186,25 @@ static void serve(gev_loop *loop, const gev_event *event)
         gev_conn_connected(loop, conn, event->error);
         return;
     }
-    /* A hang-up may come without writability (unix(7)); sending is how its output ends then. */
-    if (event->ready & (GEV_WRITE | GEV_HANGUP))
+    /* An error that the poller has taken from the socket, a send would not tell any more. A hang-up
+     * may come without writability (unix(7)); sending is how its output ends then. */
+    if (event->error && !(conn->state & CONN_LINGERING))
+        gev_output_broken(loop, conn, event->error);
+    else if (event->ready & (GEV_WRITE | GEV_HANGUP))
         gev_output_flush(loop, conn);
     if (conn->fd < 0 || !(event->ready & (GEV_READ | GEV_HANGUP | GEV_ERROR)))
         return;
     if (event->ready & GEV_ERROR && !(conn->state & CONN_BROKEN)) {
         conn->state |= CONN_BROKEN; /* what came before is read; the end behind it is a reset */
         if (gev_conn_reads(conn))
-            conn->reason = (uint8_t)gev_reason_of(event->error);
+            conn->reason = GEV_REASON_RESET;
     }
     if (conn->state & CONN_LINGERING)
         linger(loop, conn);
     else if (gev_conn_reads(conn))
         gev_input_read(loop, conn);
     else if (event->ready & (GEV_HANGUP | GEV_ERROR))
-        hung_up(loop, conn, event);
+        hung_up(loop, conn, event->ready);
 }
 
 /* Whether the turn has room for what the event brings; if not, the next one begins with it. */
