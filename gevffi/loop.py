@@ -129,7 +129,8 @@ class EventLoop(LoopInfo):
         self.call_soon_threadsafe(self._stop, timeout)
 
     def _check_open(self) -> None:
-        """The same, or if it has ended: nothing is left of what C had."""
+        """Raise RuntimeError as `check_thread` does, and if the loop has ended: C has nothing of it
+        any more."""
         self.check_thread()
         if self.finished:
             raise RuntimeError(f"{self.name} has ended")

@@ -134,6 +134,7 @@ class Reactor:
         self._last_stats: ReactorStats | None = None
         self._pool = pool  # the C loop takes rings from it for as long as it lives
         loop = self.handle = ffi.gc(out[0], lib.gev_loop_close)
+        """The `gev_loop *`, for `poll`."""
         self._framings = Numbers(loop)
         self.results = Results(loop, max_events)
         """What the last `poll` has found."""
